@@ -1,0 +1,44 @@
+# make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
+PYTHON ?= python3
+BIN = .venv/bin
+# dvc starts its stages' commands by name, so the environment's folder comes first on the path.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS = 1
+
+.PHONY: repro test quick lab clips clean lock
+
+repro: clips
+	dvc repro
+	@echo "The report is reports/index.html"
+
+test: .venv/.ready
+	$(BIN)/python -m pytest
+
+# Without the tests that run whole pipelines.
+quick: .venv/.ready
+	$(BIN)/python -m pytest -m "not pipeline"
+
+lab: .venv/.ready
+	$(BIN)/jupyter lab notebooks
+
+# The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
+clips: .venv/.ready
+	@test -d data || { dvc fetch data.dvc && dvc checkout -q data.dvc; }
+
+.venv/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "Python 3.11 is needed, found " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -r requirements.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+# Everything that can be made again; data/ and reports/ stay.
+clean:
+	rm -rf build logs .resume .venv
+
+# New versions for requirements.txt, from what pyproject.toml asks for.
+lock: .venv/.ready
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra test --no-annotate --no-header -o .venv/lock.txt pyproject.toml
+	{ head -n 1 requirements.txt; grep -v "python_full_version >= .3.12." .venv/lock.txt; } > .venv/requirements.txt
+	mv .venv/requirements.txt requirements.txt

@@ -1,0 +1,83 @@
+"""From trained models to numbers: a table of predictions, and every metric from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+
+from health_actions.datasets import FrameDataset, build_loader
+from health_actions.models.folder import load_model
+from health_actions.progress import track
+from health_actions.training import autocast
+from health_actions.transforms import build_input_transform
+
+
+def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, batch_size: int = 8) -> pd.DataFrame:
+    """Let each fold's model see its own test clips, once: the centre window of each.
+
+    Args:
+        models: folder of one architecture, with `fold_<k>/`.
+        splits: one row a clip and fold.
+
+    Returns:
+        One row a tested clip: clip, fold, class, predicted, then the probability of each class (sum 1).
+    """
+    tables = []
+    for fold, part in splits[splits["subset"] == "testing"].groupby("fold"):
+        model, card = load_model(Path(models) / f"fold_{fold}")
+        classes, preprocessing = card["classes"], card["preprocessing"]
+        dataset = FrameDataset(frames_folder, part, classes, size=card["clip"]["size"], window=card["clip"]["window"],
+                               input_transform=build_input_transform(preprocessing["mean"], preprocessing["std"]))
+        batches = build_loader(dataset, batch_size=batch_size)
+        with torch.inference_mode(), autocast(card["training"]["precision"]):
+            logits = [model(clips).double() for clips, _ in
+                      track(batches, total=len(batches), title=f"{Path(models).name}, fold {fold}: test clips")]
+        probabilities = torch.cat(logits).softmax(1).numpy().round(6)
+        table = pd.DataFrame(probabilities, columns=classes)
+        table.insert(0, "clip", list(part["clip"]))
+        table.insert(1, "fold", fold)
+        table.insert(2, "class", list(part["class"]))
+        table.insert(3, "predicted", [classes[number] for number in probabilities.argmax(1)])
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def give_interval(correct: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share: clips that are right out of clips that were tested."""
+    if count == 0:
+        return float("nan"), float("nan")
+    interval = binomtest(int(correct), int(count)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def score(predictions: pd.DataFrame, classes: list[str]) -> dict:
+    """Clip-level accuracy of a table of predictions.
+
+    Returns:
+        clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2; shares of 1.
+    """
+    labels = predictions["class"].map(classes.index).to_numpy()
+    correct = int((predictions["class"] == predictions["predicted"]).sum())
+    low, high = give_interval(correct, len(predictions))
+    top2 = top_k_accuracy_score(labels, predictions[classes].to_numpy(), k=2, labels=np.arange(len(classes)))
+    return {"clips": len(predictions), "clip_top1": correct / len(predictions), "clip_top1_low": low,
+            "clip_top1_high": high, "clip_top2": float(top2)}
+
+
+def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Precision, recall and F1 of each class (0 where a class was never predicted), with its number of test clips."""
+    precision, recall, f1, count = precision_recall_fscore_support(
+        predictions["class"], predictions["predicted"], labels=classes, zero_division=0)
+    intervals = [give_interval(round(share * n), n) for share, n in zip(recall, count, strict=True)]
+    return pd.DataFrame({"class": classes, "clips": count, "precision": precision, "recall": recall,
+                         "recall_low": [low for low, _ in intervals], "recall_high": [high for _, high in intervals],
+                         "f1": f1})
+
+
+def count_confusions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Confusion matrix as published (Figure 6): a row is a predicted class, a column the actual one."""
+    counts = confusion_matrix(predictions["class"], predictions["predicted"], labels=classes).T
+    return pd.DataFrame(counts, index=pd.Index(classes, name="predicted"), columns=pd.Index(classes, name="actual"))

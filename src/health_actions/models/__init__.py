@@ -1,0 +1,42 @@
+"""The studies' models behind one function.
+
+Every model takes clips (batch, 3, frames, size, size) as float32 and returns logits (batch, num_classes).
+"""
+
+from torch import nn
+
+from health_actions.models.cnn_lstm import BACKBONES, CnnLstm
+from health_actions.models.convlstm import ConvLstm
+from health_actions.models.published import load_published
+
+__all__ = ["MODEL_NAMES", "build_model", "load_published"]
+
+MODEL_NAMES = ["convlstm", *(f"cnn_lstm_{backbone}" for backbone in BACKBONES)]
+
+
+def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrained=None, **options) -> nn.Module:
+    """Build a model by its name in the papers.
+
+    Args:
+        name: one of `MODEL_NAMES`.
+        num_classes: number of logits, at least 2.
+        frames: frames in a clip, at least 8.
+        size: height and width of a frame in pixels, at least 32.
+        pretrained: None for random weights, or the name of the weights to start from (see the model's class).
+        options: what else the model's class takes (`lstm_width`, `freeze`, ...).
+
+    Raises:
+        ValueError: for an unknown name or option, or a clip that is too small; says what is possible.
+    """
+    if name not in MODEL_NAMES:
+        raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    for what, value, least in (("num_classes", num_classes, 2), ("frames", frames, 8), ("size", size, 32)):
+        if value < least:
+            raise ValueError(f"{name}: {what} must be at least {least}, found {value}")
+    try:
+        if name == "convlstm":
+            return ConvLstm(num_classes=num_classes, size=size, pretrained=pretrained, **options)
+        backbone = name.removeprefix("cnn_lstm_")
+        return CnnLstm(backbone, num_classes=num_classes, size=size, pretrained=pretrained, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take these options: {error}") from None

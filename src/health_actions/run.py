@@ -1,0 +1,152 @@
+"""Run one notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b.c --set name=value`."""
+
+import ast
+import os
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import nbformat
+import papermill
+import typer
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from health_actions.paths import find_root, replacing
+from health_actions.progress import LOG_VARIABLE
+
+# Numerical libraries give the same bytes on the same machine, figures carry no date.
+ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+class StageError(ValueError):
+    """The stage cannot run as asked; the message is for the person who wrote params.yaml or dvc.yaml."""
+
+
+def read_params(file: Path, keys: list[str]) -> dict:
+    """Pick notebook parameters from params.yaml.
+
+    Args:
+        file: params.yaml.
+        keys: dotted names; a section gives all its entries, anything else itself under its last name.
+
+    Raises:
+        StageError: for a missing file or key, or YAML that is none.
+    """
+    try:
+        params = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"no {file.name} in {file.parent}") from None
+    except yaml.YAMLError as error:
+        raise StageError(f"{file.name} is not readable: {' '.join(str(error).split())}") from None
+    chosen = {}
+    for key in keys:
+        value = params
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                known = ", ".join(value) if isinstance(value, dict) else "nothing"
+                raise StageError(f"{file.name} has no {key!r}: at {part!r} it knows {known}")
+            value = value[part]
+        chosen |= value if isinstance(value, dict) else {key.split(".")[-1]: value}
+    return chosen
+
+
+def list_parameters(notebook: nbformat.NotebookNode) -> list[str]:
+    """Names that the notebook's cell tagged `parameters` assigns."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    tree = ast.parse("\n".join(cell.source for cell in cells))
+    return [target.id for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
+
+
+def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
+    """Execute a notebook with parameters; `output` is written only when it ran to its end.
+
+    A notebook that fails is kept as far as it came in `logs/`, beside the log of its progress.
+
+    Raises:
+        StageError: for an unknown parameter, or with the notebook, cell and error that stopped it.
+    """
+    root = find_root()
+    known = list_parameters(nbformat.read(notebook, as_version=4))
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise StageError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    log = root / "logs" / f"{output.stem}.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("", encoding="utf-8")
+    partial = log.with_suffix(".ipynb")
+    os.environ.update(ENVIRONMENT | {LOG_VARIABLE: str(log), "MATPLOTLIBRC": str(root / "matplotlibrc")})
+    try:
+        with followed(log):
+            papermill.execute_notebook(
+                notebook, partial, parameters, kernel_name="python3", cwd=root, progress_bar=False,
+                record_timing=False, coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc"}}))
+    except PapermillExecutionError as error:
+        lines = [f"{notebook.name} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}",
+                 f"as far as it came: {partial.relative_to(root)}"]
+        raise StageError("\n".join(lines)) from None
+    executed = clean(nbformat.read(partial, as_version=4))
+    with replacing(output) as temporary:
+        nbformat.write(executed, temporary)
+    partial.unlink()
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Take out what differs between two runs: times, random cell names, the interpreter's patch version."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("language_info", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+    return notebook
+
+
+@contextmanager
+def followed(log: Path):
+    """Copy what is appended to the log to this process's terminal while the notebook's own process writes it."""
+    done = threading.Event()
+
+    def follow():
+        with log.open(encoding="utf-8", newline="") as file:
+            while True:
+                last_round = done.wait(0.5)
+                text = file.read()
+                if text:
+                    print(text, end="", file=sys.stderr, flush=True)
+                if last_round:
+                    return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def main(
+    notebook: Annotated[Path, typer.Argument(help="The notebook, as committed.")],
+    output: Annotated[Path, typer.Argument(help="Where the executed notebook goes.")],
+    params: Annotated[str, typer.Option(help="Sections or values of params.yaml, dotted, comma-separated.")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A further parameter, name=value.")] = None,
+) -> None:
+    """Run one notebook as a pipeline stage."""
+    try:
+        parameters = read_params(find_root() / "params.yaml", [key for key in params.split(",") if key])
+        for pair in set_ or []:
+            name, _, value = pair.partition("=")
+            parameters[name] = yaml.safe_load(value)
+        run_notebook(notebook, output, parameters)
+    except (StageError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

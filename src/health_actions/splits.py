@@ -1,0 +1,142 @@
+"""Who is trained on and who is tested on: the protocols, and the clips that stand in a set twice."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.neighbors import radius_neighbors_graph
+
+SUBSETS = ["training", "validation", "testing"]
+# What no two subsets may share under each protocol; the column of the clips' table.
+PROTOCOLS = {"stratified": None, "by_performer": "recording", "by_scene": "scene"}
+
+
+def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold",
+                seed: int = 0) -> pd.DataFrame:
+    """Put every clip into training, validation or testing.
+
+    The set is cut into `folds` parts with the classes spread evenly. Each part is the test set once and the next one
+    picks the epoch meanwhile, so that every clip is tested on by a model that neither learned nor was chosen from it.
+    A split that the clips' own folders give is taken as it is instead.
+
+    Args:
+        clips: one row a clip, with clip, class, recording, scene and given_split.
+        protocol: "stratified" (study A's: classes balanced, nothing else), "by_performer" (no recording on two sides)
+            or "by_scene" (no scene on two sides).
+        folds: number of parts, at least 3; fewer are made where there are fewer recordings or scenes.
+        test_on: "every_fold", or "first_fold" for one split.
+        seed: of the cut.
+
+    Returns:
+        One row a clip and fold: clip, class, recording, scene, fold (from 1), subset.
+
+    Raises:
+        ValueError: for an unknown protocol, or when there are too few recordings, scenes or clips to test on.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    if test_on not in ("every_fold", "first_fold"):
+        raise ValueError(f"test_on must be every_fold or first_fold, found {test_on!r}")
+    if folds < 3:
+        raise ValueError(f"folds must be at least 3 (training, validation, testing), found {folds}")
+    if len(clips) < 3:
+        raise ValueError(f"{len(clips)} clips cannot be split into training, validation and testing")
+    columns = ["clip", "class", "recording", "scene"]
+    if (clips["given_split"] != "").any():
+        return clips[columns].assign(fold=1, subset=_given(clips, seed))
+    parts = _cut(clips, PROTOCOLS[protocol], folds, seed)
+    count = parts.max() + 1
+    splits = []
+    for fold in range(count if test_on == "every_fold" else 1):
+        subset = np.full(len(clips), "training", dtype=object)
+        subset[parts == (fold + 1) % count] = "validation"
+        if count == 2:  # two scenes: the second one is needed for training, so other recordings of it validate
+            rest = np.flatnonzero(parts != fold)
+            subset[rest] = "training"
+            subset[rest[_cut(clips.iloc[rest], "recording", 5, seed) == 0]] = "validation"
+        subset[parts == fold] = "testing"
+        splits.append(clips[columns].assign(fold=fold + 1, subset=subset))
+    return pd.concat(splits, ignore_index=True)
+
+
+def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: float = 2.0) -> pd.DataFrame:
+    """Find clips that show the same: the same bytes, or the same pictures encoded or scaled in another way.
+
+    A clip that was cut at another moment, or mirrored, is not found.
+
+    Args:
+        clips: one row a clip, with clip, class, recording and content (hash of the file).
+        signatures: (clips, values), grey values 0-255 of a few small frames, see `sign`.
+        tolerance: mean absolute difference in grey values up to which two clips are the same. Measured on real clips:
+            another size and encoder give up to 0.7, the nearest different clips of one scene differ by 4.
+
+    Returns:
+        One row a pair: clip, other, kind ("identical" or "near-identical"), difference, same_class, same_recording.
+    """
+    near = radius_neighbors_graph(signatures.astype(np.float32), tolerance * signatures.shape[1], mode="distance",
+                                  metric="manhattan").tocoo()
+    rows = []
+    for one, other, distance in sorted(zip(near.row, near.col, near.data, strict=True)):
+        if one < other:
+            first, second = clips.iloc[one], clips.iloc[other]
+            rows.append({"clip": first["clip"], "other": second["clip"],
+                         "kind": "identical" if first["content"] == second["content"] else "near-identical",
+                         "difference": round(float(distance) / signatures.shape[1], 2),
+                         "same_class": first["class"] == second["class"],
+                         "same_recording": first["recording"] == second["recording"]})
+    columns = ["clip", "other", "kind", "difference", "same_class", "same_recording"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def sign(frames: np.ndarray) -> np.ndarray:
+    """A clip's signature: uint8 frames (length, size, size, 3) -> 8 frames of 16 x 16 mean grey values, flat."""
+    chosen = frames[np.linspace(0, len(frames) - 1, 8).round().astype(int)].mean(-1)
+    edges = np.linspace(0, frames.shape[1], 17).astype(int)[:-1]
+    blocks = np.add.reduceat(np.add.reduceat(chosen, edges, axis=1), edges, axis=2)
+    area = np.diff(np.append(edges, frames.shape[1]))
+    return (blocks / np.outer(area, area)).astype(np.float32).ravel()
+
+
+def drop_duplicates(clips: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
+    """Keep one clip of each set of duplicates: a given test clip before a validation clip before a training clip."""
+    number = {clip: index for index, clip in enumerate(clips["clip"])}
+    pairs = [(number[pair.clip], number[pair.other]) for pair in duplicates.itertuples()]
+    one, other = np.array(pairs, dtype=int).reshape(-1, 2).T
+    _, group = connected_components(coo_matrix((np.ones(len(one)), (one, other)), shape=(len(clips), len(clips))))
+    rank = clips["given_split"].map({"testing": 0, "validation": 1}).fillna(2)
+    kept = clips.assign(group=group, rank=rank).sort_values(["rank", "clip"]).drop_duplicates("group").index
+    return clips.loc[sorted(kept)].reset_index(drop=True)
+
+
+def _cut(clips: pd.DataFrame, group_column: str | None, folds: int, seed: int) -> np.ndarray:
+    """The number of each clip's part, from 0."""
+    labels = clips["class"]
+    groups = clips[group_column] if group_column else pd.Series(clips["clip"])
+    if groups.nunique() < 2:
+        raise ValueError(f"a split by {group_column} needs at least two of them; all {len(clips)} clips are of "
+                         f"{group_column} {groups.iloc[0]!r}. Use the protocol stratified, or add clips")
+    folds = max(2, min(folds, groups.nunique(), labels.value_counts().max()))
+    cutter = (StratifiedGroupKFold if group_column else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+    parts = np.zeros(len(clips), dtype=int)
+    with warnings.catch_warnings():  # of classes with fewer clips than parts: the audit tells about them
+        warnings.simplefilter("ignore", UserWarning)
+        for part, (_, chosen) in enumerate(cutter.split(clips, labels, groups)):
+            parts[chosen] = part
+    # A group may be so large that a part stays empty.
+    return np.unique(parts, return_inverse=True)[1]
+
+
+def _given(clips: pd.DataFrame, seed: int) -> np.ndarray:
+    subset = clips["given_split"].replace("", "training").to_numpy(dtype=object)
+    if not (subset == "testing").any():
+        subset[subset == "validation"] = "testing"
+    if not (subset == "testing").any():
+        raise ValueError("the folders give a split without test clips: add a folder test/, or remove train/")
+    if not (subset == "validation").any():
+        rest = np.flatnonzero(subset == "training")
+        column = "recording" if clips.iloc[rest]["recording"].nunique() > 1 else None
+        subset[rest[_cut(clips.iloc[rest], column, 5, seed) == 0]] = "validation"
+    return subset

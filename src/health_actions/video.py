@@ -1,0 +1,124 @@
+"""Video files in, frames out: the only module that knows PyAV."""
+
+import fractions
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+# Stands in the comment of every video that `health_actions.synthetic` renders, so that no report can take it for real.
+SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
+
+
+class UnreadableVideo(ValueError):
+    """A file is no video that can be used; the message says why, for the person who looks at the list of clips."""
+
+
+@dataclass
+class VideoFacts:
+    """What a video's container tells: frames, frames per second, size in pixels, and whether this project rendered it."""
+
+    frames: int
+    fps: float
+    width: int
+    height: int
+    synthetic: bool
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.frames / self.fps if self.fps else 0.0
+
+
+def probe(path: Path) -> VideoFacts:
+    """Count a video's frames without decoding them.
+
+    Raises:
+        UnreadableVideo: for an empty file, a file that is no video, one without pictures, and one that was cut off.
+    """
+    with _open(path) as (container, stream):
+        declared = stream.frames
+        try:
+            packets = sum(1 for packet in container.demux(stream) if packet.size)
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"damaged: {_reason(error)}") from None
+        if packets == 0:
+            raise UnreadableVideo("no frames in the file")
+        if packets < 0.95 * declared:
+            raise UnreadableVideo(f"cut off: {packets} of {declared} frames are in the file")
+        rate = stream.average_rate or stream.guessed_rate or fractions.Fraction(0)
+        return VideoFacts(packets, float(rate), stream.codec_context.width, stream.codec_context.height,
+                          container.metadata.get("comment") == SYNTHETIC_MARK)
+
+
+def read_frames(path: Path, indices, sizes=None) -> dict:
+    """Decode chosen frames of a video, each scaled while it is converted to RGB.
+
+    Args:
+        path: the video.
+        indices: frame numbers from 0, ascending; decoding ends with the last of them.
+        sizes: squares to scale to, in pixels; None keeps the video's own size (the only key is then None).
+
+    Returns:
+        A dict size -> uint8 array (len(indices), size, size, 3), RGB, upright where the file says how it is rotated.
+
+    Raises:
+        UnreadableVideo: when the file is no video or ends, or is damaged, before the last frame asked for.
+    """
+    sizes = [None] if sizes is None else list(sizes)
+    indices = list(indices)
+    wanted, chosen = set(indices), {size: [] for size in sizes}
+    with _open(path) as (container, stream):
+        stream.thread_type = "AUTO"
+        position, damaged = 0, 0
+        try:
+            for frame in container.decode(stream):
+                if position in wanted:
+                    damaged += frame.is_corrupt
+                    for size in sizes:
+                        chosen[size].append(_to_rgb(frame, size))
+                position += 1
+                if position > indices[-1]:
+                    break
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
+    if position <= indices[-1]:
+        raise UnreadableVideo(f"damaged: only {position} of the first {indices[-1] + 1} frames could be decoded")
+    if damaged > len(indices) // 20:
+        raise UnreadableVideo(f"damaged: {damaged} of {len(indices)} frames are incomplete")
+    return {size: np.stack(frames) for size, frames in chosen.items()}
+
+
+def _to_rgb(frame: av.VideoFrame, size: int | None) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24", width=size, height=size, interpolation="AREA")
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+
+
+class _open:
+    """`with _open(path) as (container, stream)`, every way of failing turned into an UnreadableVideo."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+
+    def __enter__(self):
+        if not self.path.is_file():
+            raise UnreadableVideo("no such file")
+        if self.path.stat().st_size == 0:
+            raise UnreadableVideo("empty file (0 bytes)")
+        try:
+            self.container = av.open(str(self.path))
+        except (av.FFmpegError, ValueError) as error:
+            raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
+        if not self.container.streams.video:
+            self.container.close()
+            raise UnreadableVideo("no pictures in the file")
+        return self.container, self.container.streams.video[0]
+
+    def __exit__(self, *_):
+        self.container.close()
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()
