@@ -11,7 +11,8 @@ from health_actions.splits import SUBSETS
 LIST_NAMES = {"training": "trainlist", "validation": "vallist", "testing": "testlist"}
 
 
-def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int], classes: list[str]) -> None:
+def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int],
+                      classes: list[str]) -> None:
     """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON.
 
     Args:

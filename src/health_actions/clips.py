@@ -77,8 +77,12 @@ def _plain(name: str) -> str:
 
 
 def _explain_empty(folder: Path, classes: list[str]) -> str:
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))[:12] if folder.is_dir() else []
-    expected = [f"  {folder.name}/{classes[0].title()}/HandWash_001_A_01_G_01.mp4",
-                f"  {folder.name}/{classes[-1].title()}/any_name.mp4   (or {folder.name}/train/{classes[-1].title()}/...)"]
-    return "\n".join([f"no clips in {folder.name}. Expected a folder a class, like", *expected, "found",
-                      *([f"  {folder.name}/{path}" for path in found] or ["  nothing" if folder.is_dir() else "  no such folder"])])
+    name, first, last = folder.name, classes[0].title(), classes[-1].title()
+    expected = [f"  {name}/{first}/HandWash_001_A_01_G_01.mp4", f"  {name}/{last}/any_name.mp4",
+                f"  {name}/train/{last}/any_name.mp4 (where the folders give the split)"]
+    if not folder.is_dir():
+        found = ["  no such folder"]
+    else:
+        found = [f"  {name}/{path.relative_to(folder).as_posix()}" for path in sorted(folder.rglob("*"))[:12]]
+    return "\n".join([f"no clips in {name}. Expected a folder a class, like", *expected, "Found",
+                      *(found or ["  an empty folder"])])

@@ -117,7 +117,8 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
         model = model.to(device).eval()
         result = None
         with torch.inference_mode():
-            for row, clip in enumerate(track(clips["clip"], total=len(clips), title="clips through the frozen backbone")):
+            seen = track(clips["clip"], total=len(clips), title="clips through the frozen backbone")
+            for row, clip in enumerate(seen):
                 frames = torch.from_numpy(load_frames(frames_folder, clip, size)).permute(0, 3, 1, 2)
                 for copy in range(1 + copies):
                     changed = draw_augmentation(augmentation, frames, seed_of(seed, copy, row)) if copy else frames

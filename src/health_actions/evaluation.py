@@ -1,5 +1,6 @@
 """From trained models to numbers: a table of predictions, and every metric from it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,44 @@ def count_confusions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFr
     """Confusion matrix as published (Figure 6): a row is a predicted class, a column the actual one."""
     counts = confusion_matrix(predictions["class"], predictions["predicted"], labels=classes).T
     return pd.DataFrame(counts, index=pd.Index(classes, name="predicted"), columns=pd.Index(classes, name="actual"))
+
+
+def list_mix_ups(confusions: pd.DataFrame) -> pd.DataFrame:
+    """Which class was called which, the most frequent first: actual, predicted, clips; see `count_confusions`."""
+    long = confusions.rename_axis("predicted").melt(ignore_index=False, var_name="actual", value_name="clips")
+    long = long.reset_index()
+    wrong = long[(long["actual"] != long["predicted"]) & (long["clips"] > 0)]
+    return wrong.sort_values("clips", ascending=False, kind="stable", ignore_index=True)
+
+
+def read_cards(models: Path) -> list[dict]:
+    """The cards of one architecture's folds, in order."""
+    paths = sorted(Path(models).glob("fold_*/card.json"), key=lambda path: int(path.parent.name.partition("_")[2]))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def compare_architectures(predictions: dict[str, pd.DataFrame], cards: dict[str, list[dict]],
+                          published: dict[str, float], classes: list[str]) -> pd.DataFrame:
+    """Table 1: one row an architecture.
+
+    Args:
+        predictions: architecture -> table of `predict_folds`.
+        cards: architecture -> cards of its folds.
+        published: architecture -> accuracy in the paper; one that is not there has none.
+
+    Returns:
+        architecture, weights (what the backbone started from, frozen or trained), pixels, epochs, published, reproduced
+        (clip-level top-1), low and high (95 %), clip_top2, clips, and validation (mean of the folds' best epochs).
+    """
+    rows = []
+    for name, table in predictions.items():
+        first, result = cards[name][0], score(table, classes)
+        training = first["training"]
+        rows.append({
+            "architecture": name,
+            "weights": f"{training['weights'] or 'random'}, {'frozen' if training['frozen_backbone'] else 'trained'}",
+            "pixels": first["clip"]["size"], "epochs": training["epochs"], "published": published.get(name),
+            "reproduced": result["clip_top1"], "low": result["clip_top1_low"], "high": result["clip_top1_high"],
+            "clip_top2": result["clip_top2"], "clips": result["clips"],
+            "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards[name]]))})
+    return pd.DataFrame(rows)

@@ -78,6 +78,14 @@ def read_index(output: Path) -> pd.DataFrame:
     return pd.read_csv(Path(output) / "index.csv", dtype=text, keep_default_na=False, na_values={"frames": [""]})
 
 
+def list_sizes(output: Path) -> list[int]:
+    """The sizes (pixels) at which `extract_frames` kept the clips."""
+    index = read_index(output)
+    first = index.loc[index["status"] == "ok", "clip"].iloc[0]
+    with np.load(Path(output) / f"{first}.npz", allow_pickle=False) as arrays:
+        return sorted(int(name) for name in arrays.files if name.isdigit())
+
+
 def load_frames(output: Path, clip: str, size: int) -> np.ndarray:
     """The sampled frames of one clip: uint8 (length, size, size, 3), RGB.
 

@@ -1,4 +1,4 @@
-"""Where things lie: paths in notebooks and params.yaml are relative to the project's root, wherever Jupyter was started."""
+"""Where things lie: paths are relative to the project's root, wherever Jupyter was started."""
 
 import os
 from contextlib import contextmanager

@@ -17,22 +17,29 @@ from health_actions.paths import find_root, write_text
 TEMPLATES = Path(__file__).parent / "templates"
 
 HANDWASH_TABLES = {
-    "table_1": ("Table 1: the architectures",
-                "Published: accuracy on 77 validation clips of the real set. Reproduced: clip-level top-1 on the test "
-                "clips of this run, with the number of clips and the 95 % interval. Weights: what the backbone started "
-                "from, and whether it was trained."),
-    "classes": ("Precision and recall of each action", "The architecture that is best by validation, on the test clips."),
-    "audit": ("What the two sides of the split share",
-              "Recordings, scenes and duplicates that test clips share with training or validation clips, fold by fold."),
+    "table_1": (
+        "Table 1: the architectures",
+        "Published: accuracy on 77 validation clips of the real set. Reproduced: clip-level top-1 on the test clips of "
+        "this run, with the number of clips and the 95 % interval. Weights: what the backbone started from, and "
+        "whether it was trained."),
+    "classes": (
+        "Precision and recall of each action",
+        "The architecture that is best by validation, on the test clips."),
+    "audit": (
+        "What the two sides of the split share",
+        "Recordings, scenes and duplicates that test clips share with training or validation clips, fold by fold."),
 }
 HANDWASH_FIGURES = {
     "figure_1_classes.png": ("Figure 1: the classes", "One frame of each class."),
-    "table_1_architectures.svg": ("Table 1 as a chart", "Test accuracy of each architecture with its 95 % interval, and "
-                                  "the published validation accuracy."),
-    "figure_6_confusions.svg": ("Figure 6: confusion matrix", "Test clips of the architecture that is best by validation; "
-                                "rows are predicted classes, columns actual ones."),
-    "figure_5_learning_curves.svg": ("Figure 5: learning curves", "Loss and clip top-1 by epoch in training and validation; "
-                                     "line: mean of the folds, band: from the lowest to the highest."),
+    "table_1_architectures.svg": (
+        "Table 1 as a chart",
+        "Test accuracy of each architecture with its 95 % interval, and the published validation accuracy."),
+    "figure_6_confusions.svg": (
+        "Figure 6: confusion matrix",
+        "Test clips of the architecture that is best by validation; rows are predicted classes, columns actual ones."),
+    "figure_5_learning_curves.svg": (
+        "Figure 5: learning curves",
+        "Loss and clip top-1 by epoch in training and validation; line: mean of the folds, band: all folds."),
     "precision_recall.svg": ("Precision and recall", "Of each action, as bars."),
     "figure_2_counts.svg": ("Figure 2: clips per class and split", "First fold."),
 }
@@ -56,7 +63,8 @@ def write_pages(notebooks: list[Path], output: Path, *, synthetic: bool) -> list
     return pages
 
 
-def collect_study(build: Path, reports: Path, *, name: str, title: str, question: str, tables: dict, figures: dict) -> dict:
+def collect_study(build: Path, reports: Path, *, name: str, title: str, question: str, tables: dict,
+                  figures: dict) -> dict:
     """Copy one study's tables and figures, make its pages, and return what the index shows of it."""
     for kind in ("tables", "figures", "notebooks"):
         shutil.rmtree(reports / name / kind, ignore_errors=True)
@@ -97,14 +105,15 @@ def main(reports: Annotated[Path | None, typer.Option(help="Where to write; defa
     reports = reports or root / "reports"
     study = collect_study(
         root / "build" / "handwash", reports, name="handwash", title="Study A: hand washing",
-        question="Which of twelve hand-wash actions does a clip show? A person who uploads the clips of one wash can then "
-                 "be told which actions are missing.",
+        question="Which of twelve hand-wash actions does a clip show? A person who uploads the clips of one wash can "
+                 "then be told which actions are missing.",
         tables=HANDWASH_TABLES, figures=HANDWASH_FIGURES)
     profile = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["profile"]
     page = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     for table in study["tables"]:
         table["html"] = jinja2.utils.markupsafe.Markup(table["html"])  # escaped by pandas already
-    write_text(reports / "index.html", page.get_template("index.html.j2").render(studies=[study], profile=profile) + "\n")
+    index = page.get_template("index.html.j2").render(studies=[study], profile=profile)
+    write_text(reports / "index.html", index + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run one notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b.c --set name=value`."""
+"""Run a notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b --set name=value`."""
 
 import ast
 import os

@@ -1,5 +1,7 @@
 """Training with Lightning: each fold its best epoch by validation, resumed after a kill where it was."""
 
+import copy
+import functools
 import hashlib
 import json
 import logging
@@ -21,6 +23,9 @@ from health_actions.paths import replacing
 from health_actions.progress import tell
 from health_actions.transforms import NORMALISATION, build_augmentation, build_input_transform
 
+# Small validation sets tie often: of epochs with the same accuracy the one with the lower loss is the best.
+TIE_BREAK = 1e-4
+
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
@@ -34,8 +39,8 @@ class Classifier(lightning.LightningModule):
         title: of the progress lines.
     """
 
-    def __init__(self, network: nn.Module, *, from_features: bool, make_loader, learning_rate: float, betas: list[float],
-                 weight_decay: float, gamma: float, seed: int, title: str):
+    def __init__(self, network: nn.Module, *, from_features: bool, make_loader, learning_rate: float,
+                 betas: list[float], weight_decay: float, gamma: float, seed: int, title: str):
         super().__init__()
         self.network, self.from_features, self.make_loader = network, from_features, make_loader
         self.learning_rate, self.betas, self.weight_decay, self.gamma = learning_rate, betas, weight_decay, gamma
@@ -85,17 +90,16 @@ class Classifier(lightning.LightningModule):
         for part, (loss, correct, count) in self.sums.items():
             row |= {f"{part}_loss": loss / count, f"{part}_clip_top1": correct / count}
         self.history.append(row)
-        # Small validation sets tie often; of epochs with the same accuracy the one with the lower loss is better.
-        self.log("validation_score", row["validation_clip_top1"] - row["validation_loss"] * 1e-4)
+        self.log("validation_score", row["validation_clip_top1"] - row["validation_loss"] * TIE_BREAK)
         tell(f"{self.title}, epoch {row['epoch']} of {self.trainer.max_epochs}: loss {row['training_loss']:.3f}, "
              f"clip top-1 {row['training_clip_top1']:.3f} in training, {row['validation_clip_top1']:.3f} in validation")
 
     def on_save_checkpoint(self, checkpoint):
         checkpoint["history"] = self.history
         trained = {f"network.{name}" for name, parameter in self.network.named_parameters() if parameter.requires_grad}
-        frozen = {f"network.{name}" for name, _ in self.network.named_parameters()} - trained
-        if frozen:  # with it go the batch statistics of a backbone that stays in evaluation mode
-            checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
+        if self.from_features:  # with it go the batch statistics of a backbone that stays in evaluation mode
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
 
     def on_load_checkpoint(self, checkpoint):
         self.history = checkpoint["history"]
@@ -148,57 +152,56 @@ def train_folds(name: str, splits: pd.DataFrame, index: pd.DataFrame, *, frames_
     resume = Path(resume_folder) / f"{name}-{fingerprint}"
     rows = {clip: row for row, clip in enumerate(clips["clip"])}
 
-    features, histories = None, []
+    # Every fold starts from these weights; a frozen backbone is the same for all of them.
+    lightning.seed_everything(seed, verbose=False)
+    network = build_model(**architecture)
+    from_features = getattr(network, "frozen", False)
+    if from_features:
+        certain = None if augment is None else build_augmentation(augmentation, 1.0)
+        with autocast(precision, device):
+            features = cache_features(
+                network, frames_folder, clips, Path(resume_folder), size=size, input_transform=input_transform,
+                augmentation=certain, copies=0 if augment is None else augmented_copies, seed=seed,
+                key=hash_code() + precision, device=device)
+
+    def make_dataset(chosen: pd.DataFrame, draw: tuple[int, ...] | None):
+        if from_features:
+            labels = [classes.index(label) for label in chosen["class"]]
+            return FeatureDataset(features, [rows[clip] for clip in chosen["clip"]], labels, window=window,
+                                  probability=augmentation_probability, draw=draw)
+        return FrameDataset(frames_folder, chosen, classes, size=size, window=window, input_transform=input_transform,
+                            augmentation=augment, draw=draw)
+
+    def make_loader(chosen: pd.DataFrame, fold: int, epoch: int):
+        return build_loader(make_dataset(chosen, (seed, fold, epoch)), batch_size=batch_size,
+                            shuffle=seed_of(seed, fold, epoch), device=device)
+
+    histories = []
     for fold, part in splits.groupby("fold"):
-        lightning.seed_everything(seed_of(seed, 0).initial_seed() % 2**32, verbose=False)
-        network = build_model(**architecture)
-        from_features = getattr(network, "frozen", False)
-        if from_features and features is None:
-            certain = None if augment is None else build_augmentation(augmentation, 1.0)
-            with autocast(precision, device):
-                features = cache_features(
-                    network, frames_folder, clips, Path(resume_folder), size=size, input_transform=input_transform,
-                    augmentation=certain, copies=0 if augment is None else augmented_copies, seed=seed,
-                    key=hash_code() + precision, device=device)
-        lightning.seed_everything(seed_of(seed, int(fold)).initial_seed() % 2**32, verbose=False)
-        renew_parameters(network)
-        part = {subset: chosen for subset, chosen in part.groupby("subset")}
-
-        def make_dataset(subset: str, draw: tuple[int, ...] | None, part=part, from_features=from_features):
-            chosen = part[subset]
-            if from_features:
-                labels = [classes.index(label) for label in chosen["class"]]
-                return FeatureDataset(features, [rows[clip] for clip in chosen["clip"]], labels, window=window,
-                                      probability=augmentation_probability, draw=draw)
-            return FrameDataset(frames_folder, chosen, classes, size=size, window=window,
-                                input_transform=input_transform, augmentation=augment, draw=draw)
-
-        def make_loader(epoch: int, fold=int(fold), make_dataset=make_dataset):
-            return build_loader(make_dataset("training", (seed, fold, epoch)), batch_size=batch_size,
-                                shuffle=seed_of(seed, fold, epoch), device=device)
-
+        subsets = {subset: chosen for subset, chosen in part.groupby("subset")}
         classifier = Classifier(
-            network, from_features=from_features, make_loader=make_loader, learning_rate=learning_rate, betas=betas,
+            copy.deepcopy(network), from_features=from_features, learning_rate=learning_rate, betas=betas,
             weight_decay=weight_decay, gamma=gamma, seed=seed_of(seed, int(fold)).initial_seed(),
+            make_loader=functools.partial(make_loader, subsets["training"], int(fold)),
             title=f"{name}, fold {fold} of {splits['fold'].max()}")
-        fit(classifier, build_loader(make_dataset("validation", None), batch_size=batch_size, device=device),
+        fit(classifier, build_loader(make_dataset(subsets["validation"], None), batch_size=batch_size, device=device),
             folder=resume / f"fold_{fold}", epochs=epochs, accelerator=accelerator, devices=devices,
             # The recurrent part behind cached features is small, and faster as it is.
             precision="32-true" if from_features else precision)
         history = pd.DataFrame(classifier.history).assign(fold=fold)
-        best = history.loc[(history["validation_clip_top1"] - history["validation_loss"] * 1e-4).idxmax()]
+        best = history.loc[(history["validation_clip_top1"] - history["validation_loss"] * TIE_BREAK).idxmax()]
+        frozen = {"freeze": from_features} if hasattr(network, "frozen") else {}
         card = {
-            "architecture": {**architecture, "pretrained": None,
-                             **({"freeze": network.frozen} if hasattr(network, "frozen") else {})},
+            "architecture": {**architecture, "pretrained": None, **frozen},
             "classes": classes,
             "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": "RGB"},
             "clip": {"size": size, "window": window},
             "training": {**settings, "weights": weights, "frozen_backbone": from_features, "fold": int(fold)},
-            "data": {"sha256": data, "clips": {subset: len(chosen) for subset, chosen in part.items()}},
+            "data": {"sha256": data, "clips": {subset: len(chosen) for subset, chosen in subsets.items()}},
             "scores": {"best_epoch": int(best["epoch"]),
                        "validation_clip_top1": round(float(best["validation_clip_top1"]), 4)},
         }
-        save_model(output / f"fold_{fold}", network, card)
+        save_model(output / f"fold_{fold}", classifier.network, card)
         histories.append(history)
     history = pd.concat(histories, ignore_index=True)[["fold", *[c for c in histories[0] if c != "fold"]]]
     with replacing(output / "history.csv") as temporary:
@@ -224,14 +227,6 @@ def fit(classifier: Classifier, validation, *, folder: Path, epochs: int, accele
     best = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     classifier.load_state_dict(best, strict=False)
     classifier.network.cpu()
-
-
-def renew_parameters(network: nn.Module) -> None:
-    """Draw the trained layers anew, so that each fold starts from its own seed; a frozen backbone stays as it is."""
-    for name, module in network.named_modules():
-        frozen = getattr(network, "frozen", False) and name.split(".")[0] == "features"
-        if hasattr(module, "reset_parameters") and not frozen:
-            module.reset_parameters()
 
 
 def choose_precision(precision: str, device: str = "cpu") -> str:

@@ -18,7 +18,7 @@ class UnreadableVideo(ValueError):
 
 @dataclass
 class VideoFacts:
-    """What a video's container tells: frames, frames per second, size in pixels, and whether this project rendered it."""
+    """What a video's container tells: its frames, their rate and size, and whether this project rendered it."""
 
     frames: int
     fps: float

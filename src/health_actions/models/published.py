@@ -67,9 +67,9 @@ def _explain(own, state, missing, unknown, other_shape) -> str:
     for name in other_shape[:4]:
         lines.append(f"  {name}: expected {tuple(own[name].shape)}, found {tuple(state[name].shape)}")
     if other_shape and {name.rsplit(".", 1)[0] for name in other_shape} == {_last(own)}:
-        lines.append("  likely cause: other number of classes; pass replace_head=True to keep the model's own last layer")
+        lines.append("  likely cause: other number of classes; replace_head=True keeps the model's own last layer")
     elif other_shape:
-        lines.append("  likely cause: other frame size, LSTM width or network width than the checkpoint was trained with")
+        lines.append("  likely cause: other frame size, LSTM width or network width in the checkpoint")
     elif missing or unknown:
         lines.append("  likely cause: another architecture, backbone or shortcut type")
     return "\n".join(lines)

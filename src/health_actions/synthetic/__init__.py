@@ -1,0 +1,1 @@
+"""Synthetic clips that stand in for recordings that cannot be shipped."""

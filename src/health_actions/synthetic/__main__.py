@@ -1,0 +1,48 @@
+"""Command line: python -m health_actions.synthetic handwash FOLDER."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from health_actions.synthetic import handwash as clips
+
+app = typer.Typer(add_completion=False, help="Draw synthetic clips.")
+
+
+@app.callback()
+def main():
+    """Draw synthetic clips."""
+
+
+@app.command()
+def handwash(
+    folder: Annotated[Path, typer.Argument(help="Gets one folder for each of the twelve actions.")],
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    performers: Annotated[int, typer.Option(help="How many, 1 to 10.")] = clips.PERFORMERS,
+    takes: Annotated[int, typer.Option(help="Scenes of each performer, 1 to 4.")] = 2,
+    action: Annotated[list[str] | None, typer.Option(help="A class; repeat for more. By default all.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds of each clip, by default 4.5 to 6.")] = None,
+    processes: Annotated[int | None, typer.Option(help="By default one for each core.")] = None,
+    montage: Annotated[Path | None, typer.Option(help="Save a picture of the first performer's clips here.")] = None,
+):
+    """Draw clips of hand washing; those that exist are kept."""
+    try:
+        paths = clips.write_clips(
+            folder,
+            seed=seed,
+            performers=performers,
+            takes=takes,
+            actions=action,
+            duration=duration,
+            processes=processes,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if montage:
+        clips.montage(folder).save(montage)
+    print(f"{len(paths)} clips, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB in {folder}")
+
+
+if __name__ == "__main__":
+    app()
