@@ -19,7 +19,7 @@ quick: .venv/.ready
 	$(BIN)/python -m pytest -m "not pipeline"
 
 lab: .venv/.ready
-	$(BIN)/jupyter lab notebooks
+	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks
 
 # The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
 clips: .venv/.ready

@@ -11,8 +11,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support, t
 
 from health_actions.datasets import FrameDataset, build_loader
 from health_actions.models.folder import load_model
+from health_actions.precision import autocast
 from health_actions.progress import track
-from health_actions.training import autocast
 from health_actions.transforms import build_input_transform
 
 

@@ -20,6 +20,7 @@ from health_actions.datasets import FeatureDataset, FrameDataset, build_loader, 
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
 from health_actions.paths import replacing
+from health_actions.precision import autocast, choose_precision
 from health_actions.progress import tell
 from health_actions.transforms import NORMALISATION, build_augmentation, build_input_transform
 
@@ -227,21 +228,6 @@ def fit(classifier: Classifier, validation, *, folder: Path, epochs: int, accele
     best = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     classifier.load_state_dict(best, strict=False)
     classifier.network.cpu()
-
-
-def choose_precision(precision: str, device: str = "cpu") -> str:
-    """What "auto" means here: bfloat16 where the processor has instructions for it, else float32."""
-    if precision != "auto":
-        return precision
-    if device == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
-
-
-def autocast(precision: str, device: str = "cpu"):
-    """Lightning's names of precisions, for code outside its trainer."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def hash_code() -> str:

@@ -1,0 +1,18 @@
+"""In which number format a model computes: bfloat16 where that is fast, float32 elsewhere."""
+
+import torch
+
+
+def choose_precision(precision: str, device: str = "cpu") -> str:
+    """What "auto" means here: bfloat16 where the processor has instructions for it, else float32."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def autocast(precision: str, device: str = "cpu"):
+    """Lightning's names of precisions, for code outside its trainer."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
