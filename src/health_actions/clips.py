@@ -67,7 +67,8 @@ def find_clips(folder: Path, classes: list[str]) -> pd.DataFrame:
     if not rows:
         raise NoClips(_explain_empty(folder, classes))
     clips = pd.DataFrame(rows).sort_values("path", ignore_index=True)
-    again = clips["clip"].duplicated() & (clips["reason"] == "")
+    usable = clips[clips["reason"] == ""]
+    again = usable.index[usable["clip"].duplicated()]
     clips.loc[again, "reason"] = "another file has the same name with another suffix"
     return clips
 

@@ -110,11 +110,11 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
     hashed = hashlib.sha256(repr((key, size, str(input_transform), str(augmentation), copies, seed)).encode())
     for tensor in model.features.state_dict().values():
         hashed.update(tensor.cpu().numpy().tobytes())
-    for clip, content in zip(clips["clip"], clips["content"], strict=True):
-        hashed.update(f"{clip} {content}\n".encode())
+    for row in clips[["clip", "content", "length", "stride"]].itertuples(index=False):
+        hashed.update(f"{tuple(row)}\n".encode())
     file = Path(cache) / f"features-{hashed.hexdigest()[:20]}.safetensors"
     if not _is_whole(file):
-        model = model.to(device).eval()
+        was_training, model = model.training, model.to(device).eval()
         result = None
         with torch.inference_mode():
             seen = track(clips["clip"], total=len(clips), title="clips through the frozen backbone")
@@ -127,6 +127,7 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
                     if result is None:
                         result = torch.empty(1 + copies, len(clips), *encoded.shape, dtype=torch.float16)
                     result[copy, row] = encoded
+        model.train(was_training)
         with replacing(file) as temporary:
             save_file({"features": result}, temporary)
     return load_file(file)["features"]
@@ -134,8 +135,9 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
 
 def build_loader(dataset: Dataset, *, batch_size: int, shuffle: torch.Generator | None = None, workers: int = 0,
                  device: str = "cpu") -> DataLoader:
-    """A loader in the given order, or shuffled by a generator."""
-    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle is not None, generator=shuffle,
+    """A loader in the given order, or in one drawn from a generator: the same however often the loader is begun."""
+    order = None if shuffle is None else torch.randperm(len(dataset), generator=shuffle).tolist()
+    return DataLoader(dataset, batch_size=batch_size, sampler=order, generator=shuffle,
                       num_workers=workers, pin_memory=device != "cpu")
 
 
@@ -148,9 +150,12 @@ def _is_whole(file: Path) -> bool:
 
 
 def _load_kept(folder: Path, size: int, clip: str):
-    return _keeper(size)(folder, clip, size)
+    return _keeper(size)(folder, clip, size, (folder / f"{clip}.npz").stat().st_mtime_ns)
 
 
 @functools.cache
 def _keeper(size: int):
-    return functools.lru_cache(maxsize=max(1, KEPT_BYTES // (32 * size * size * 3)))(load_frames)
+    @functools.lru_cache(maxsize=max(1, KEPT_BYTES // (32 * size * size * 3)))
+    def load(folder: Path, clip: str, size: int, written: int):  # written: frames extracted anew are read anew
+        return load_frames(folder, clip, size)
+    return load

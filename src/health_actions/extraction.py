@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import zipfile
+import zlib
 from pathlib import Path
 
 import joblib
@@ -44,7 +46,8 @@ def extract_frames(folder: Path, output: Path, classes: list[str], *, sizes: lis
 
     Returns:
         The index, a row a file: as of `find_clips`, and frames, fps, duration (seconds), width, height (pixels),
-        synthetic (rendered by this project), content (SHA-256 of the file), status ("ok" or "left out") and reason.
+        synthetic (rendered by this project), content (SHA-256 of the file), length and stride (as asked for),
+        status ("ok" or "left out") and reason.
 
     Raises:
         NoClips: when no clip at all can be used; lists the reasons.
@@ -74,7 +77,7 @@ def extract_frames(folder: Path, output: Path, classes: list[str], *, sizes: lis
 
 def _extract(folder: Path, output: Path, row: dict, settings: dict) -> dict:
     facts = {"frames": 0, "fps": 0.0, "duration": 0.0, "width": 0, "height": 0, "synthetic": False,
-             "content": ""}
+             "content": "", "length": settings["length"], "stride": settings["stride"]}
     source, target = folder / row["path"], output / f"{row['clip']}.npz"
     try:
         facts["content"] = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -101,5 +104,5 @@ def _recipe(target: Path) -> str | None:
     try:
         with np.load(target, allow_pickle=False) as arrays:
             return str(arrays["recipe"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import nbformat
 import papermill
 import typer
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
@@ -86,9 +88,13 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
                 notebook, partial, parameters, kernel_name="python3", cwd=root, progress_bar=False,
                 record_timing=False, coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc"}}))
     except PapermillExecutionError as error:
-        lines = [f"{notebook.name} stopped in cell {error.cell_index}: {error.ename}: {error.evalue}",
+        number = error.cell_index + (not parameters)  # from 1, as in the committed notebook: papermill adds a cell
+        lines = [f"{notebook.name} stopped in cell {number}: {error.ename}: {error.evalue}",
                  f"as far as it came: {partial.relative_to(root)}"]
         raise StageError("\n".join(lines)) from None
+    except DeadKernelError:
+        raise StageError(f"{notebook.name} was stopped from outside, most likely because memory ran out; as far as it "
+                         f"came: {partial.relative_to(root)}") from None
     executed = clean(nbformat.read(partial, as_version=4))
     with replacing(output) as temporary:
         nbformat.write(executed, temporary)
@@ -96,13 +102,17 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take out what differs between two runs: times, random cell names, the interpreter's patch version."""
+    """Take out what differs between two runs: times, random names of cells and tables, the interpreter's version."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("language_info", None)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
+        for place, output in enumerate(cell.get("outputs", [])):
+            html = output.get("data", {}).get("text/html")
+            if html:  # pandas names each styled table at random
+                output["data"]["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{number:02d}_{place}", html)
     return notebook
 
 

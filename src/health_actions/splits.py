@@ -56,7 +56,8 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
         if count == 2:  # two scenes: the second one is needed for training, so other recordings of it validate
             rest = np.flatnonzero(parts != fold)
             subset[rest] = "training"
-            subset[rest[_cut(clips.iloc[rest], "recording", 5, seed) == 0]] = "validation"
+            column = "recording" if PROTOCOLS[protocol] else None
+            subset[rest[_cut(clips.iloc[rest], column, 5, seed) == 0]] = "validation"
         subset[parts == fold] = "testing"
         splits.append(clips[columns].assign(fold=fold + 1, subset=subset))
     return pd.concat(splits, ignore_index=True)
@@ -115,6 +116,8 @@ def _cut(clips: pd.DataFrame, group_column: str | None, folds: int, seed: int) -
     """The number of each clip's part, from 0."""
     labels = clips["class"]
     groups = clips[group_column] if group_column else pd.Series(clips["clip"])
+    if not group_column and labels.value_counts().max() < 2:
+        raise ValueError(f"{len(clips)} clips, each of another class, cannot be cut into parts: add clips")
     if groups.nunique() < 2:
         raise ValueError(f"a split by {group_column} needs at least two of them; all {len(clips)} clips are of "
                          f"{group_column} {groups.iloc[0]!r}. Use the protocol stratified, or add clips")
@@ -137,6 +140,11 @@ def _given(clips: pd.DataFrame, seed: int) -> np.ndarray:
         raise ValueError("the folders give a split without test clips: add a folder test/, or remove train/")
     if not (subset == "validation").any():
         rest = np.flatnonzero(subset == "training")
+        if len(rest) < 2:
+            raise ValueError(f"the folders give {len(rest)} clips to train on and to validate with, at least 2 are "
+                             "needed: add clips to train/, or move all clips out of train/, val/ and test/")
         column = "recording" if clips.iloc[rest]["recording"].nunique() > 1 else None
         subset[rest[_cut(clips.iloc[rest], column, 5, seed) == 0]] = "validation"
+    if not (subset == "training").any():
+        raise ValueError("the folders give a split without training clips: add train/, or remove val/ and test/")
     return subset

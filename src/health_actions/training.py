@@ -91,7 +91,9 @@ class Classifier(lightning.LightningModule):
         for part, (loss, correct, count) in self.sums.items():
             row |= {f"{part}_loss": loss / count, f"{part}_clip_top1": correct / count}
         self.history.append(row)
-        self.log("validation_score", row["validation_clip_top1"] - row["validation_loss"] * TIE_BREAK)
+        score = row["validation_clip_top1"] - row["validation_loss"] * TIE_BREAK
+        # In float32, losses that differ by less than some 1e-3 would tie, and the card would name another epoch.
+        self.log("validation_score", torch.tensor(score, dtype=torch.float64))
         tell(f"{self.title}, epoch {row['epoch']} of {self.trainer.max_epochs}: loss {row['training_loss']:.3f}, "
              f"clip top-1 {row['training_clip_top1']:.3f} in training, {row['validation_clip_top1']:.3f} in validation")
 
@@ -147,7 +149,8 @@ def train_folds(name: str, splits: pd.DataFrame, index: pd.DataFrame, *, frames_
     settings = {key: value for key, value in locals().items() if key in (
         "architecture", "classes", "epochs", "batch_size", "learning_rate", "betas", "weight_decay", "gamma",
         "augmentation", "augmentation_probability", "augmented_copies", "seed", "window", "size", "precision")}
-    clips = splits.drop_duplicates("clip")[["clip", "class"]].merge(index[["clip", "content"]], on="clip")
+    clips = splits.drop_duplicates("clip")[["clip", "class"]].merge(
+        index[["clip", "content", "length", "stride"]], on="clip")
     data = hashlib.sha256(pd.util.hash_pandas_object(clips.merge(splits), index=False).values.tobytes()).hexdigest()
     fingerprint = hashlib.sha256((json.dumps(settings) + data + hash_code()).encode()).hexdigest()[:20]
     resume = Path(resume_folder) / f"{name}-{fingerprint}"
@@ -214,15 +217,17 @@ def train_folds(name: str, splits: pd.DataFrame, index: pd.DataFrame, *, frames_
 def fit(classifier: Classifier, validation, *, folder: Path, epochs: int, accelerator: str, devices: int,
         precision: str) -> None:
     """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights."""
-    keeper = ModelCheckpoint(folder, filename="best", monitor="validation_score", mode="max", save_last=True,
+    keeper = ModelCheckpoint(folder, filename="best", monitor="validation_score", mode="max",
                              save_on_train_epoch_end=True, enable_version_counter=False)
+    # Not `save_last` of the other: that is written only when an epoch was better than all before it.
+    latest = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(num_workers|eval mode)")
+        warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty)")
         trainer = lightning.Trainer(
-            max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision, callbacks=[keeper],
-            logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            deterministic="warn", reload_dataloaders_every_n_epochs=1, default_root_dir=folder)
+            max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
+            callbacks=[keeper, latest], logger=False, enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0, deterministic="warn", reload_dataloaders_every_n_epochs=1, default_root_dir=folder)
         trainer.fit(classifier, val_dataloaders=validation, ckpt_path=last if last.exists() else None,
                     weights_only=True)
     best = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]

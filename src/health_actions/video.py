@@ -108,12 +108,15 @@ class _open:
         if self.path.stat().st_size == 0:
             raise UnreadableVideo("empty file (0 bytes)")
         try:
-            self.container = av.open(str(self.path))
+            self.container = av.open(str(self.path), metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
         if not self.container.streams.video:
             self.container.close()
             raise UnreadableVideo("no pictures in the file")
+        if self.container.streams.video[0].codec_context is None:
+            self.container.close()
+            raise UnreadableVideo("its codec is not known")
         return self.container, self.container.streams.video[0]
 
     def __exit__(self, *_):

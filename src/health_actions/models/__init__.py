@@ -3,6 +3,9 @@
 Every model takes clips (batch, 3, frames, size, size) as float32 and returns logits (batch, num_classes).
 """
 
+import functools
+import inspect
+
 from torch import nn
 
 from health_actions.models.cnn_lstm import BACKBONES, CnnLstm
@@ -33,10 +36,10 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
     for what, value, least in (("num_classes", num_classes, 2), ("frames", frames, 8), ("size", size, 32)):
         if value < least:
             raise ValueError(f"{name}: {what} must be at least {least}, found {value}")
-    try:
-        if name == "convlstm":
-            return ConvLstm(num_classes=num_classes, size=size, pretrained=pretrained, **options)
-        backbone = name.removeprefix("cnn_lstm_")
-        return CnnLstm(backbone, num_classes=num_classes, size=size, pretrained=pretrained, **options)
-    except TypeError as error:
-        raise ValueError(f"{name} does not take these options: {error}") from None
+    kind = ConvLstm if name == "convlstm" else functools.partial(CnnLstm, name.removeprefix("cnn_lstm_"))
+    known = [option for option in inspect.signature(kind).parameters
+             if option not in ("num_classes", "size", "pretrained")]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
+    return kind(num_classes=num_classes, size=size, pretrained=pretrained, **options)

@@ -50,6 +50,6 @@ def load_model(folder: Path) -> tuple[nn.Module, dict]:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
         model = build_model(**card["architecture"])
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (json.JSONDecodeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} is no usable model folder: {str(error).splitlines()[0]}") from None
     return model.eval(), card

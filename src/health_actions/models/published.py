@@ -27,7 +27,7 @@ def load_published(model: nn.Module, checkpoint, *, replace_head: bool = False) 
     """
     if isinstance(checkpoint, str | Path):
         checkpoint = read_checkpoint(Path(checkpoint))
-    state = checkpoint.get("state_dict", checkpoint)
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError("the checkpoint is no state dict: expected tensors by name, or a dict with `state_dict`")
     state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -52,7 +52,8 @@ def read_checkpoint(path: Path) -> Mapping:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file makes the unpickler raise
-        raise ValueError(f"{path} is not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path} is not a checkpoint that can be read safely: "
+                         f"{(str(error) or type(error).__name__).splitlines()[0]}") from None
 
 
 def _last(own: Mapping) -> str:

@@ -1,0 +1,71 @@
+import json
+
+import pandas as pd
+import pytest
+from conftest import CLASSES, list_files
+
+from health_actions.annotations import audit_splits, count_clips, write_annotations
+from health_actions.splits import make_splits
+
+PAIR = ["clip", "other"]
+
+
+@pytest.fixture(scope="module")
+def written(index, splits, tmp_path_factory):
+    output = tmp_path_factory.mktemp("annotations")
+    write_annotations(output, "handwash", splits, dict(zip(index["clip"], index["frames"], strict=True)), CLASSES)
+    return output
+
+
+def test_classes_are_numbered_from_one(written):
+    assert (written / "classInd.txt").read_text() == "1 step_1\n2 step_2_left\n3 step_2_right\n"
+
+
+def test_each_fold_has_its_lists_and_its_json(written):
+    assert list_files(written) == ["classInd.txt", "handwash_01.json", "handwash_02.json", "testlist01.txt",
+                                   "testlist02.txt", "trainlist01.txt", "trainlist02.txt", "vallist01.txt",
+                                   "vallist02.txt"]
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_lists_hold_clips_and_class_numbers(written, splits, fold):
+    for name, subset in {"trainlist": "training", "vallist": "validation", "testlist": "testing"}.items():
+        rows = splits[(splits["fold"] == fold) & (splits["subset"] == subset)]
+        lines = (written / f"{name}{fold:02d}.txt").read_text().splitlines()
+        assert lines == [f"{clip} {CLASSES.index(label) + 1}"
+                         for clip, label in zip(rows["clip"], rows["class"], strict=True)]
+
+
+def test_the_json_holds_subset_label_and_segment_of_each_clip(written, splits):
+    content = json.loads((written / "handwash_02.json").read_text())
+    assert content["labels"] == CLASSES
+    assert content["database"] == {
+        row["clip"]: {"subset": row["subset"], "annotations": {"label": row["class"], "segment": [1, 40]}}
+        for row in splits[splits["fold"] == 2].to_dict("records")}
+
+
+def test_every_class_and_subset_is_counted(splits):
+    counts = count_clips(splits, [*CLASSES, "step_3"])
+    assert counts.index.tolist() == [*CLASSES, "step_3"] and counts.columns.tolist() == [
+        "training", "validation", "testing"]
+    assert counts.loc["step_3"].sum() == 0 and counts.to_numpy().sum() == 12
+
+
+def test_the_audit_counts_recordings_on_both_sides(index):
+    pairs = pd.DataFrame(columns=PAIR)
+    mixed = audit_splits(make_splits(index, protocol="stratified", folds=4), pairs, CLASSES)
+    apart = audit_splits(make_splits(index, protocol="by_performer", folds=4), pairs, CLASSES)
+    assert mixed["shared_recordings"].min() >= 1 and (apart["shared_recordings"] == 0).all()
+    assert mixed["shared_scenes"].max() == 2
+    assert (mixed[["training", "validation", "testing"]].sum(axis=1) == 12).all()
+
+
+def test_the_audit_counts_by_hand():
+    splits = pd.DataFrame([("a", "step_1", "1", "unknown", 1, "training"),
+                           ("b", "step_1", "2", "unknown", 1, "testing"),
+                           ("c", "step_3", "1", "G01", 1, "testing"), ("d", "step_1", "3", "G01", 1, "validation")],
+                          columns=["clip", "class", "recording", "scene", "fold", "subset"])
+    duplicates = pd.DataFrame([("a", "b"), ("d", "a"), ("c", "b")], columns=PAIR)
+    [row] = audit_splits(splits, duplicates, ["step_1", "step_3"]).to_dict("records")
+    assert row == {"fold": 1, "training": 1, "validation": 1, "testing": 2, "shared_recordings": 1, "shared_scenes": 1,
+                   "shared_duplicates": 1, "classes_not_trained": "step_3"}

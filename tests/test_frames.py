@@ -1,0 +1,149 @@
+import shutil
+
+import numpy as np
+import pytest
+from conftest import CLASSES, draw_numbers, draw_square, list_files, tell_numbers, write_video
+from hypothesis import given
+from hypothesis import strategies as st
+
+from health_actions.clips import NoClips
+from health_actions.extraction import extract_frames, sample_indices
+from health_actions.frames import list_sizes, load_frames, read_index
+from health_actions.video import UnreadableVideo
+
+CLIP = "Step_1/HandWash_001_A_01_G_01"
+
+
+def extract(folder, output, **settings):
+    return extract_frames(folder, output, CLASSES,
+                          **{"sizes": [16], "length": 10, "stride": 4, "processes": 1, **settings})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two good clips."""
+    write_video(tmp_path / "clips" / f"{CLIP}.mp4", draw_numbers(), crf=8)
+    write_video(tmp_path / "clips" / "Step_2_Left" / "b.mp4", draw_square())
+    return tmp_path / "clips"
+
+
+@given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 400))
+def test_indices_are_evenly_spread_within_the_clip(length, stride, more):
+    frames = length + more
+    indices = sample_indices(frames, length=length, stride=stride)
+    assert len(indices) == length and indices[0] == 0 and indices[-1] < frames
+    steps = set(np.diff(indices).tolist())
+    assert len(steps) == (length > 1)
+    for step in steps:
+        assert 1 <= step <= stride
+        assert step == stride or (step + 1) * (length - 1) >= frames  # a larger step would leave the clip
+
+
+@pytest.mark.parametrize(("frames", "step"), [(1000, 4), (125, 4), (124, 3), (94, 3), (93, 2), (63, 2), (62, 1),
+                                               (32, 1)])
+def test_every_fourth_frame_is_taken_and_fewer_are_skipped_in_short_clips(frames, step):
+    assert sample_indices(frames, length=32, stride=4).tolist() == list(range(0, 32 * step, step))
+
+
+def test_a_clip_that_is_too_short_is_unreadable():
+    with pytest.raises(UnreadableVideo, match="too short: 31 frames, at least 32"):
+        sample_indices(31, length=32, stride=4)
+
+
+def test_the_sampled_frames_are_kept_at_each_size(folder, tmp_path):
+    index = extract(folder, tmp_path / "frames", sizes=[16, 24]).set_index("clip")
+    for size in (16, 24):
+        frames = load_frames(tmp_path / "frames", CLIP, size)
+        assert frames.shape == (10, size, size, 3) and frames.dtype == np.uint8
+        assert tell_numbers(frames) == list(range(0, 40, 4))
+    assert list_sizes(tmp_path / "frames") == [16, 24]
+    assert index.loc[CLIP, ["frames", "fps", "width", "height", "status"]].tolist() == [40, 30.0, 96, 64, "ok"]
+    assert index.loc[CLIP, "duration"] == pytest.approx(1.333)
+
+
+def test_damaged_clips_are_listed_with_their_reasons_and_left_out(folder, tmp_path):
+    content = (folder / f"{CLIP}.mp4").read_bytes()
+    (folder / "Step_1" / "cut.mp4").write_bytes(content[:len(content) // 2])
+    (folder / "Step_1" / "empty.mp4").touch()
+    (folder / "Step_1" / "notes.txt").write_text("text")
+    write_video(folder / "Step_1" / "short.mp4", draw_square(frames=9))
+    write_video(folder / "Step_9" / "other.mp4", draw_square())
+    index = extract(folder, tmp_path / "frames").set_index("clip")
+    left_out = index[index["status"] == "left out"]["reason"]
+    assert sorted(left_out.index) == ["Step_1/cut", "Step_1/empty", "Step_1/notes", "Step_1/short", "Step_9/other"]
+    for name, words in {"Step_1/cut": "header", "Step_1/empty": "empty file", "Step_1/notes": "no video by its name",
+                        "Step_1/short": "too short: 9 frames", "Step_9/other": "unknown class"}.items():
+        assert words in left_out[name] and "\n" not in left_out[name]
+    assert list_files(tmp_path / "frames") == [f"{CLIP}.npz", "Step_2_Left/b.npz", "index.csv"]
+
+
+def test_the_index_is_read_as_it_was_written(folder, tmp_path):
+    (folder / "Step_1" / "empty.mp4").touch()
+    index = extract(folder, tmp_path / "frames")
+    assert read_index(tmp_path / "frames").to_dict("records") == index.to_dict("records")
+    assert index.loc[0, "recording"] == "001"
+
+
+def test_a_second_run_decodes_only_what_changed(folder, tmp_path):
+    extract(folder, tmp_path / "frames")
+    files = [tmp_path / "frames" / f"{clip}.npz" for clip in (CLIP, "Step_2_Left/b")]
+    before = [file.stat().st_mtime_ns for file in files]
+    first = (tmp_path / "frames" / "index.csv").read_bytes()
+    extract(folder, tmp_path / "frames")
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert (tmp_path / "frames" / "index.csv").read_bytes() == first
+    write_video(folder / "Step_2_Left" / "b.mp4", draw_square(background=120))
+    extract(folder, tmp_path / "frames")
+    assert files[0].stat().st_mtime_ns == before[0] and files[1].stat().st_mtime_ns > before[1]
+    assert load_frames(tmp_path / "frames", "Step_2_Left/b", 16).min() > 90
+
+
+@pytest.mark.parametrize("changed", [{"stride": 2}, {"length": 8}, {"sizes": [16, 24]}])
+def test_other_settings_decode_every_clip_again(folder, tmp_path, changed):
+    extract(folder, tmp_path / "frames")
+    before = (tmp_path / "frames" / f"{CLIP}.npz").stat().st_mtime_ns
+    extract(folder, tmp_path / "frames", **changed)
+    assert (tmp_path / "frames" / f"{CLIP}.npz").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_a_damaged_file_of_an_earlier_run_is_made_again(folder, tmp_path, keep):
+    extract(folder, tmp_path / "frames")
+    file = tmp_path / "frames" / f"{CLIP}.npz"
+    content = file.read_bytes()
+    file.write_bytes(content[:keep if isinstance(keep, int) else int(keep * len(content))])
+    extract(folder, tmp_path / "frames")
+    assert tell_numbers(load_frames(tmp_path / "frames", CLIP, 16)) == list(range(0, 40, 4))
+
+
+def test_files_of_removed_clips_and_of_killed_runs_disappear(folder, tmp_path):
+    extract(folder, tmp_path / "frames")
+    (tmp_path / "frames" / "Step_1" / ".HandWash_001_A_01_G_01.77.part.npz").write_bytes(b"half")
+    shutil.rmtree(folder / "Step_2_Left")
+    extract(folder, tmp_path / "frames")
+    assert list_files(tmp_path / "frames") == [f"{CLIP}.npz", "index.csv"]
+    assert not (tmp_path / "frames" / "Step_2_Left").exists()
+
+
+def test_a_clip_that_became_unreadable_leaves_no_old_frames(folder, tmp_path):
+    extract(folder, tmp_path / "frames")
+    (folder / "Step_2_Left" / "b.mp4").write_bytes(b"")
+    extract(folder, tmp_path / "frames")
+    assert list_files(tmp_path / "frames") == [f"{CLIP}.npz", "index.csv"]
+
+
+def test_nothing_usable_raises_with_the_reasons(tmp_path):
+    (tmp_path / "clips" / "Step_1").mkdir(parents=True)
+    (tmp_path / "clips" / "Step_1" / "a.mp4").touch()
+    with pytest.raises(NoClips, match=r"none of the 1 files in clips can be used:\n  Step_1/a.mp4: empty file"):
+        extract(tmp_path / "clips", tmp_path / "frames")
+
+
+def test_a_size_that_was_not_extracted_is_told_with_those_that_were(frames_folder, index):
+    with pytest.raises(ValueError, match="was extracted at 32 pixels, not at 48: add 48 to frames.sizes"):
+        load_frames(frames_folder, index["clip"][0], 48)
+
+
+def test_two_processes_give_the_same_index(folder, tmp_path):
+    one, two = extract(folder, tmp_path / "one"), extract(folder, tmp_path / "two", processes=2)
+    assert one.to_dict("records") == two.to_dict("records")

@@ -1,0 +1,56 @@
+import os
+
+import pytest
+from conftest import list_files
+
+from health_actions.paths import at_root, find_root, replacing, write_text
+
+
+def test_a_file_is_written_under_its_name_when_the_block_ends(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".csv" and not path.exists()
+    assert path.read_text() == "whole" and list_files(tmp_path) == ["new/table.csv"]
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, OSError])
+def test_an_interrupted_write_leaves_the_old_file_and_no_temporary_one(tmp_path, kind):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(kind), replacing(path) as temporary:
+        temporary.write_text("half of the ne")
+        raise kind("no space left")
+    assert path.read_text() == "old" and list_files(tmp_path) == ["table.csv"]
+
+
+def test_a_failed_write_names_the_file_that_was_meant(tmp_path):
+    with pytest.raises(OSError, match=r"could not write .*table\.csv: No such file"), replacing(tmp_path / "table.csv"):
+        pass  # nothing was written, so there is nothing to rename
+
+
+def test_write_text_replaces_a_file(tmp_path):
+    for text in ("one\n", "zw\u00f6lf\n"):
+        write_text(tmp_path / "a" / "text.txt", text)
+        assert (tmp_path / "a" / "text.txt").read_text(encoding="utf-8") == text
+
+
+def test_the_root_is_found_from_any_folder_inside(tmp_path, monkeypatch):
+    (tmp_path / "dvc.yaml").touch()
+    inner = tmp_path / "notebooks" / "deep"
+    inner.mkdir(parents=True)
+    assert find_root(inner) == find_root(tmp_path) == tmp_path.resolve()
+    monkeypatch.chdir(inner)
+    assert at_root("data/x") == tmp_path.resolve() / "data" / "x"
+    assert at_root(tmp_path / "data") == tmp_path / "data"
+
+
+def test_no_root_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
+        find_root(tmp_path)
+
+
+def test_two_processes_write_to_two_temporary_files(tmp_path):
+    with replacing(tmp_path / "a.csv") as temporary:
+        assert str(os.getpid()) in temporary.name
+        temporary.touch()

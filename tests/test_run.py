@@ -1,0 +1,174 @@
+import json
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT, list_files
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from health_actions.run import ENVIRONMENT, StageError, list_parameters, read_params, run_notebook
+
+PARAMS = """
+profile: small
+handwash: {classes: [a, b], models: [m]}
+small: {train: {epochs: 2, options: {freeze: true}}}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with dvc.yaml and params.yaml, in which we are; what a run sets in the environment is undone."""
+    for name in (*ENVIRONMENT, "HEALTH_ACTIONS_LOG", "MATPLOTLIBRC"):
+        monkeypatch.setenv(name, "")
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_notebook(project, *sources):
+    """A notebook with a heading, parameters and further cells."""
+    parameters = new_code_cell('number = 1\nname: str = "x"', metadata={"tags": ["parameters"]})
+    notebook = new_notebook(cells=[new_markdown_cell("# A notebook"), parameters, *map(new_code_cell, sources)])
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+                         "language_info": {"name": "python"}}
+    nbformat.write(notebook, project / "tiny.ipynb")
+    return project / "tiny.ipynb"
+
+
+def collect_output(path) -> str:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return "".join(output.get("text", "") + output.get("data", {}).get("text/plain", "")
+                   for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_sections_and_values_are_picked(project):
+    file = project / "params.yaml"
+    assert read_params(file, ["handwash.classes", "small.train"]) == {
+        "classes": ["a", "b"], "epochs": 2, "options": {"freeze": True}}
+    assert read_params(file, ["small.train.epochs", "profile"]) == {"epochs": 2, "profile": "small"}
+    assert read_params(file, []) == {}
+
+
+def test_a_later_section_overrides_an_earlier_one(project):
+    (project / "params.yaml").write_text("one: {epochs: 1, size: 3}\ntwo: {epochs: 2}\n")
+    assert read_params(project / "params.yaml", ["one", "two"]) == {"epochs": 2, "size": 3}
+
+
+@pytest.mark.parametrize(("key", "words"), [
+    ("small.trian", ["'small.trian'", "'trian'", "train"]), ("huge", ["profile, handwash, small"]),
+    ("profile.size", ["'size'", "nothing"])])
+def test_a_missing_key_is_told_with_those_that_are_known(project, key, words):
+    with pytest.raises(StageError) as caught:
+        read_params(project / "params.yaml", [key])
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: 1\n\tb: 2", "a: b: c"])
+def test_yaml_that_is_none_is_told_in_one_line(project, text):
+    (project / "params.yaml").write_text(text)
+    with pytest.raises(StageError, match="params.yaml is not readable: .*line") as caught:
+        read_params(project / "params.yaml", ["a"])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_or_empty_params_are_told(project):
+    with pytest.raises(StageError, match="no none.yaml"):
+        read_params(project / "none.yaml", ["a"])
+    (project / "params.yaml").write_text("")
+    with pytest.raises(StageError, match="knows nothing"):
+        read_params(project / "params.yaml", ["a"])
+
+
+def test_parameters_are_those_of_the_tagged_cell(project):
+    notebook = nbformat.read(write_notebook(project, "other = 2"), as_version=4)
+    assert list_parameters(notebook) == ["number", "name"]
+
+
+def test_parameters_arrive_and_every_run_gives_the_same_bytes(project):
+    notebook = write_notebook(project, "print(number + 1, name)", "import os\nos.getcwd()",
+                              "import sys\nprint('a', file=sys.stderr)\nprint('b')")
+    before = notebook.read_bytes()
+    written = []
+    for _ in range(2):
+        run_notebook(notebook, project / "build" / "out.ipynb", {"number": 41, "name": "hand"})
+        written.append((project / "build" / "out.ipynb").read_bytes())
+    assert written[0] == written[1]
+    assert "42 hand" in collect_output(project / "build" / "out.ipynb")
+    assert repr(str(project)) in collect_output(project / "build" / "out.ipynb")  # it runs at the root
+    assert notebook.read_bytes() == before
+    assert list_files(project) == ["build/out.ipynb", "dvc.yaml", "logs/out.log", "params.yaml", "tiny.ipynb"]
+
+
+def test_progress_goes_to_the_log_and_not_into_the_notebook(project, capsys):
+    code = ("from health_actions.progress import tell, track\nfor item in track(range(3), total=3, title='items'):\n"
+            "    tell(f'item {item}')")
+    run_notebook(write_notebook(project, code), project / "out.ipynb", {})
+    assert collect_output(project / "out.ipynb") == ""
+    log = (project / "logs" / "out.log").read_text()
+    assert "items: 100%" in log and "item 2\n" in log
+    assert "item 2\n" in capsys.readouterr().err
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(project):
+    with pytest.raises(StageError, match="tiny.ipynb has no parameter nmae; it has number, name"):
+        run_notebook(write_notebook(project), project / "out.ipynb", {"nmae": 1})
+    assert list_files(project) == ["dvc.yaml", "params.yaml", "tiny.ipynb"]
+
+
+def test_a_failing_notebook_leaves_its_old_output_and_what_it_came_to(project):
+    (project / "out.ipynb").write_text("old")
+    with pytest.raises(StageError) as caught:
+        run_notebook(write_notebook(project, "print('so far')", "1 / 0", "print('never')"), project / "out.ipynb",
+                     {"number": 2})
+    for words in ("tiny.ipynb", "cell", "ZeroDivisionError: division by zero", "logs/out.ipynb"):
+        assert words in str(caught.value)
+    assert (project / "out.ipynb").read_text() == "old"
+    partial = collect_output(project / "logs" / "out.ipynb")
+    assert "so far" in partial and "never" not in partial
+
+
+def test_a_notebook_whose_kernel_dies_is_told_as_well(project):
+    with pytest.raises(StageError, match="tiny.ipynb"):
+        run_notebook(write_notebook(project, "import os\nos._exit(9)"), project / "out.ipynb", {})
+    assert not (project / "out.ipynb").exists()
+
+
+def run(project, *arguments):
+    return subprocess.run([sys.executable, "-m", "health_actions.run", *arguments], cwd=project, capture_output=True,
+                          text=True, check=False)
+
+
+def test_the_command_reads_params_and_further_values(project):
+    (project / "params.yaml").write_text("small: {number: 5}\n")
+    write_notebook(project, "print(number, name)")
+    done = run(project, "tiny.ipynb", "out.ipynb", "--params", "small", "--set", "name=wash")
+    assert done.returncode == 0, done.stderr
+    assert "5 wash" in collect_output(project / "out.ipynb")
+
+
+@pytest.mark.parametrize("arguments", [("--params", "huge"), ("--set", "nmae=1")])
+def test_the_command_tells_an_error_in_one_line(project, arguments):
+    write_notebook(project)
+    done = run(project, "tiny.ipynb", "out.ipynb", *arguments)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_the_projects_own_params_have_every_section_that_its_stages_ask_for():
+    text = (ROOT / "dvc.yaml").read_text()
+    for profile in ("laptop", "published"):
+        keys = [key for word in text.split() for key in word.split(",") if key.startswith("${profile}.handwash.")]
+        for key in {key.replace("${profile}", profile) for key in keys if "${item" not in key}:
+            assert read_params(ROOT / "params.yaml", [key])
+        models = read_params(ROOT / "params.yaml", ["handwash.models"])["models"]
+        for model in models:
+            assert read_params(ROOT / "params.yaml", [f"{profile}.handwash.architectures.{model}"])["size"] in (
+                read_params(ROOT / "params.yaml", [f"{profile}.handwash.frames"])["sizes"])
+
+
+def test_the_log_is_no_notebook_of_its_own(project):
+    notebook = write_notebook(project)
+    run_notebook(notebook, project / "out.ipynb", {})
+    assert json.loads((project / "out.ipynb").read_text())["cells"][1]["metadata"]["tags"] == ["parameters"]

@@ -1,0 +1,168 @@
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from conftest import draw_square, tell_numbers, write_video
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from health_actions.synthetic.encode import write_video as write_synthetic
+from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames
+
+
+def use(path):
+    """What the project does with a clip: count its frames, then decode all of them."""
+    return read_frames(path, range(probe(path).frames), [16])[16]
+
+
+def find_reason(path) -> str:
+    with pytest.raises(UnreadableVideo) as caught:
+        use(path)
+    reason = str(caught.value)
+    assert reason and "\n" not in reason
+    return reason
+
+
+def test_probe_counts_frames_and_tells_rate_and_size(square_video):
+    facts = probe(square_video)
+    assert facts == VideoFacts(frames=40, fps=30.0, width=96, height=64, synthetic=False)
+    assert facts.duration == pytest.approx(40 / 30)
+
+
+def test_probe_knows_what_this_project_rendered(tmp_path):
+    assert probe(write_synthetic(tmp_path / "own.mp4", draw_square(frames=4))).synthetic
+
+
+def test_a_video_without_rate_has_no_duration():
+    assert VideoFacts(frames=3, fps=0.0, width=2, height=2, synthetic=False).duration == 0
+
+
+@given(st.sets(st.integers(0, 39), min_size=1, max_size=12).map(sorted))
+def test_exactly_the_frames_asked_for_are_read(numbered_video, indices):
+    assert tell_numbers(read_frames(numbered_video, indices)[None]) == indices
+
+
+def test_frames_come_in_every_size_that_is_asked_for(numbered_video):
+    frames = read_frames(numbered_video, [3, 30], [16, 48])
+    assert {size: (stack.shape, stack.dtype) for size, stack in frames.items()} == {
+        16: ((2, 16, 16, 3), np.uint8), 48: ((2, 48, 48, 3), np.uint8)}
+    assert tell_numbers(frames[16]) == tell_numbers(frames[48]) == [3, 30]
+    assert read_frames(numbered_video, [0])[None].shape == (1, 64, 96, 3)
+
+
+def test_colours_are_red_green_blue(tmp_path):
+    red = np.zeros((4, 32, 32, 3), np.uint8)
+    red[..., 0] = 250
+    frame = read_frames(write_video(tmp_path / "red.mp4", red), [0])[None][0]
+    assert frame[..., 0].min() > 200 and frame[..., 1:].max() < 60
+
+
+def test_a_rotated_video_stands_upright(tmp_path):
+    frames = draw_square((0, 0), frames=4)  # the square is at the top left of a wide picture
+    path = write_video(tmp_path / "rotated.mp4", frames, movflags="faststart")
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44  # display matrix of the track: turn by 90 degrees clockwise
+    turned = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], dtype=">i4")
+    content[matrix:matrix + 36] = turned.tobytes()
+    path.write_bytes(content)
+    frame = read_frames(path, [0])[None][0]
+    assert frame.shape == (96, 64, 3)
+    assert frame[:20, -20:].min() > 200 and frame[:20, :20].max() < 80
+
+
+def test_a_missing_file_is_unreadable(tmp_path):
+    assert find_reason(tmp_path / "none.mp4") == "no such file"
+
+
+def test_an_empty_file_is_unreadable(tmp_path):
+    path = tmp_path / "empty.mp4"
+    path.touch()
+    assert "empty file" in find_reason(path)
+
+
+def test_a_text_file_is_unreadable(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_text("no video\n" * 100)
+    assert "not a video" in find_reason(path)
+
+
+def test_a_file_cut_before_its_header_is_unreadable(tmp_path):
+    path = write_video(tmp_path / "cut.mp4", draw_square())  # the header is at the end
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert "header" in find_reason(path)
+
+
+def test_a_file_cut_behind_its_header_is_unreadable(square_video, tmp_path):
+    path = tmp_path / "cut.mp4"
+    content = square_video.read_bytes()
+    path.write_bytes(content[:content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2])
+    assert "cut off" in find_reason(path)
+
+
+def test_a_file_overwritten_in_the_middle_is_unreadable(square_video, tmp_path):
+    path = tmp_path / "flipped.mp4"
+    content = np.frombuffer(square_video.read_bytes(), np.uint8).copy()
+    start = bytes(content).index(b"mdat") + 200
+    content[start:] ^= 0xFF
+    path.write_bytes(content.tobytes())
+    assert "damaged" in find_reason(path)
+
+
+def test_a_file_with_sound_alone_is_unreadable(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert find_reason(path) == "no pictures in the file"
+
+
+def test_a_video_of_an_unknown_codec_is_unreadable(square_video, tmp_path):
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(square_video.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    find_reason(path)
+
+
+def test_text_in_another_encoding_does_not_make_a_video_unreadable(tmp_path):
+    path = write_synthetic(tmp_path / "latin.mp4", draw_square(frames=4))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"synthetic clip", b"H\xe4nde waschen"[:14].ljust(14)))
+    assert path.read_bytes() != content
+    assert len(use(path)) == 4
+
+
+def test_frames_beyond_the_end_are_not_made_up(square_video):
+    with pytest.raises(UnreadableVideo, match="only 40 of the first 51"):
+        read_frames(square_video, [0, 50])
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_video_is_decoded_or_unreadable_and_nothing_else(square_video, tmp_path, data):
+    content = bytearray(square_video.read_bytes())
+    for _ in range(data.draw(st.integers(0, 6), label="flips")):
+        # The first kilobytes are the header, where a flip does most.
+        place = data.draw(st.one_of(st.integers(0, 1500), st.integers(0, len(content) - 1)), label="place")
+        content[place] ^= data.draw(st.integers(1, 255), label="bits")
+    length = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))), label="length")
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content[:length])
+    try:
+        frames = use(path)
+    except UnreadableVideo as error:
+        assert str(error) and "\n" not in str(error)
+    else:
+        assert frames.shape[1:] == (16, 16, 3)
+
+
+def test_reading_a_damaged_video_says_nothing_by_itself(square_video, tmp_path):
+    content = square_video.read_bytes()
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content[:len(content) // 2])
+    code = f"from health_actions.video import probe\ntry:\n    probe({str(path)!r})\nexcept ValueError:\n    pass"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
