@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 
-from health_actions.run import read_params
+from health_actions.run import list_parameters, read_params
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -69,6 +69,15 @@ def test_a_notebook_opened_by_hand_starts_with_the_laptop_values(stage):
     cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
     assert {name: values[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("profile", ["laptop", "published"])
+def test_no_training_value_is_left_to_the_notebooks_own_defaults(profile):
+    notebook = nbformat.read(ROOT / "notebooks" / "03_handwash_training.ipynb", as_version=4)
+    paths = {"frames", "annotations", "output", "resume", "architecture", "classes"}
+    study = PARAMS[profile]["handwash"]
+    for name, options in study["architectures"].items():
+        assert {*study["train"], *options} == set(list_parameters(notebook)) - paths, name
 
 
 def test_the_classes_are_those_of_the_paper():
