@@ -74,7 +74,7 @@ def project(tmp_path_factory) -> Path:
     return project
 
 
-def read_tables(project: Path) -> dict[str, bytes]:
+def read_reports(project: Path) -> dict[str, bytes]:
     reports = project / "reports"
     return {path.relative_to(reports).as_posix(): path.read_bytes() for path in reports.rglob("*") if path.is_file()}
 
@@ -119,15 +119,21 @@ def test_pages_load_nothing_from_the_web(project):
             assert key not in page, f"{path.name} loads from the web: {key}"
 
 
+def test_reports_name_no_folder_of_this_machine(project):
+    for name, content in read_reports(project).items():
+        for folder in (project, ROOT, Path(sys.prefix), Path.home()):
+            assert str(folder).encode() not in content, name
+
+
 def test_nothing_runs_a_second_time(project):
     output = run(project, "dvc", "repro")
     assert "Running stage" not in output
 
 
 def test_running_everything_again_gives_the_same_bytes(project):
-    before, lock = read_tables(project), (project / "dvc.lock").read_text()
+    before, lock = read_reports(project), (project / "dvc.lock").read_text()
     run(project, "dvc", "repro", "-f")
-    assert read_tables(project) == before
+    assert read_reports(project) == before
     assert (project / "dvc.lock").read_text() == lock
 
 

@@ -67,7 +67,7 @@ def list_parameters(notebook: nbformat.NotebookNode) -> list[str]:
 def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
     """Execute a notebook with parameters; `output` is written only when it ran to its end.
 
-    A notebook that fails is kept as far as it came in `logs/`, beside the log of its progress.
+    A notebook that fails is kept as far as it came in `logs/`, beside the log of its progress and of all warnings.
 
     Raises:
         StageError: for an unknown parameter, or with the notebook, cell and error that stopped it.
@@ -96,6 +96,8 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
         raise StageError(f"{notebook.name} was stopped from outside, most likely because memory ran out; as far as it "
                          f"came: {partial.relative_to(root)}") from None
     executed = clean(nbformat.read(partial, as_version=4))
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(take_warnings(executed))
     with replacing(output) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink()
@@ -114,6 +116,17 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if html:  # pandas names each styled table at random
                 output["data"]["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{number:02d}_{place}", html)
     return notebook
+
+
+def take_warnings(notebook: nbformat.NotebookNode) -> list[str]:
+    """Take what was written to stderr out of a notebook: libraries' warnings name folders of this machine."""
+    taken = []
+    for cell in notebook.cells:
+        outputs = cell.get("outputs", [])
+        taken += [output["text"] for output in outputs if output.get("name") == "stderr"]
+        if outputs:
+            cell["outputs"] = [output for output in outputs if output.get("name") != "stderr"]
+    return taken
 
 
 @contextmanager

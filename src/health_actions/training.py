@@ -223,7 +223,7 @@ def fit(classifier: Classifier, validation, *, folder: Path, epochs: int, accele
     latest = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty)")
+        warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty|LeafSpec)")
         trainer = lightning.Trainer(
             max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
             callbacks=[keeper, latest], logger=False, enable_progress_bar=False, enable_model_summary=False,
