@@ -112,9 +112,11 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
         for place, output in enumerate(cell.get("outputs", [])):
-            html = output.get("data", {}).get("text/html")
-            if html:  # pandas names each styled table at random
-                output["data"]["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{number:02d}_{place}", html)
+            data = output.get("data", {})
+            if "text/html" in data:  # pandas names each styled table at random
+                data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}", f"T_{number:02d}_{place}", data["text/html"])
+            if "text/plain" in data:  # an object's place in memory
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
     return notebook
 
 
