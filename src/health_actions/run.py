@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,10 +84,12 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
     partial = log.with_suffix(".ipynb")
     os.environ.update(ENVIRONMENT | {LOG_VARIABLE: str(log), "MATPLOTLIBRC": str(root / "matplotlibrc")})
     try:
-        with followed(log):
+        # Sockets as files of a folder of their own: a killed run leaves none in the project, two runs share none.
+        with followed(log), tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+            kernel = {"transport": "ipc", "ip": f"{sockets}/socket"}
             papermill.execute_notebook(
                 notebook, partial, parameters, kernel_name="python3", cwd=root, progress_bar=False,
-                record_timing=False, coalesce_streams=True, config=Config({"KernelManager": {"transport": "ipc"}}))
+                record_timing=False, coalesce_streams=True, config=Config({"KernelManager": kernel}))
     except PapermillExecutionError as error:
         number = error.cell_index + (not parameters)  # from 1, as in the committed notebook: papermill adds a cell
         lines = [f"{notebook.name} stopped in cell {number}: {error.ename}: {error.evalue}",
