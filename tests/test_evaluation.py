@@ -1,4 +1,6 @@
 import json
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,19 +9,26 @@ import torch
 from conftest import CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from health_actions.datasets import FrameDataset, cache_features, take_clips
 from health_actions.evaluation import (
     compare_architectures,
+    compare_pair,
+    compare_runs,
     count_confusions,
+    count_operations,
     give_interval,
     list_mix_ups,
+    predict_clips,
     predict_folds,
     read_cards,
     score,
     score_classes,
 )
 from health_actions.models import build_model
-from health_actions.models.folder import save_model
+from health_actions.models.folder import load_model, save_model
+from health_actions.transforms import build_input_transform
 
 A, B, C = CLASSES
 
@@ -93,10 +102,13 @@ def test_the_most_frequent_mix_up_comes_first():
     assert list_mix_ups(count_confusions(BY_HAND.assign(predicted=BY_HAND["class"]), CLASSES)).empty
 
 
-def make_card(fold, validation, precision="32-true") -> dict:
-    return {"architecture": {"name": "convlstm", "num_classes": 3, "frames": 8, "size": 32}, "classes": CLASSES,
-            "preprocessing": {"mean": [0.0] * 3, "std": [1.0] * 3}, "clip": {"size": 32, "window": 8},
-            "training": {"precision": precision, "weights": None, "frozen_backbone": False, "epochs": 4, "fold": fold},
+def make_card(fold, validation, colour="rgb", test_window="centre", seed=0, **architecture) -> dict:
+    name = architecture.get("name", "convlstm")
+    return {"architecture": {"name": name, "num_classes": 3, "frames": 8, "size": 32, **architecture},
+            "classes": CLASSES, "preprocessing": {"mean": [0.0] * 3, "std": [1.0] * 3, "colour": colour},
+            "clip": {"size": 32, "window": 8, "test_window": test_window},
+            "training": {"architecture": name, "precision": "32-true", "weights": None, "frozen_backbone": False,
+                         "epochs": 4, "fold": fold, "seed": seed},
             "data": {}, "scores": {"validation_clip_top1": validation}}
 
 
@@ -115,15 +127,65 @@ def test_table_1_has_a_row_an_architecture():
     assert table["weights"].tolist() == ["random, trained"] * 2 and np.isnan(table.loc["other", "published"])
 
 
+def test_a_run_has_its_accuracy_and_the_mean_of_what_chose_its_epochs():
+    result = SimpleNamespace(predictions=BY_HAND, chosen=pd.DataFrame({"fold": [1, 2], "clip_top1": [0.5, 1.0]}))
+    whole = SimpleNamespace(predictions=BY_HAND.assign(predicted=BY_HAND["class"]), chosen=result.chosen.head(1))
+    table = compare_runs({"one": result, "other": whole}, CLASSES)
+    assert list(table) == ["run", "validation", "reproduced", "low", "high", "clips"]
+    assert table.drop(columns=["low", "high"]).values.tolist() == [["one", 0.75, 0.4, 5], ["other", 0.5, 1.0, 5]]
+    assert table.loc[0, ["low", "high"]].tolist() == pytest.approx(give_interval(2, 5))
+
+
+def make_pair(both, only_first, only_second, neither) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two models' predictions of the same clips, of which so many are right; the second in another order."""
+    right = [(True, True)] * both + [(True, False)] * only_first + [(False, True)] * only_second
+    right += [(False, False)] * neither
+    clips = pd.DataFrame({"clip": [f"c{number:02d}" for number in range(len(right))], "class": A})
+    first, second = (clips.assign(predicted=[A if pair[model] else B for pair in right]) for model in (0, 1))
+    return first, second[::-1]
+
+
+def test_a_pair_is_compared_as_by_hand():
+    # 7 clips differ; at most 1 of them is the first model's: 2 * (1 + 7) / 2 ** 7
+    assert compare_pair(*make_pair(3, 1, 6, 2)) == {
+        "clips": 12, "both": 3, "only_first": 1, "only_second": 6, "neither": 2, "p": pytest.approx(0.125)}
+
+
+@given(st.integers(0, 5), st.integers(0, 20), st.integers(0, 20), st.integers(1, 5))
+def test_a_pairs_p_is_that_of_the_clips_that_differ(both, only_first, only_second, neither):
+    differing, least = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(differing, number) for number in range(least + 1)) / 2 ** differing
+    found = compare_pair(*make_pair(both, only_first, only_second, neither))
+    assert found["p"] == pytest.approx(min(1, 2 * tail))
+    assert compare_pair(*make_pair(both, only_second, only_first, neither))["p"] == pytest.approx(found["p"])
+
+
+def test_a_pair_is_compared_on_the_clips_that_both_were_tested_on():
+    first, second = make_pair(3, 2, 2, 2)
+    assert compare_pair(first.head(4), second)["clips"] == 4
+
+
+def test_operations_are_the_multiply_adds_of_convolutions_and_linear_layers():
+    convolution, linear = nn.Conv3d(3, 4, 3, padding=1, bias=False), nn.Linear(4 * 2 * 5 * 5, 7)
+    convolved = 4 * 2 * 5 * 5 * 3 * 27  # values of the output, each a sum over 3 channels x 27 places
+    assert count_operations(convolution, frames=2, size=5) == convolved
+    assert count_operations(nn.Sequential(convolution, nn.Flatten(), linear), frames=2, size=5) == convolved + 200 * 7
+
+
+def save_models(folder, **card) -> None:
+    """An untrained model for each of two folds."""
+    for fold in (1, 2):
+        torch.manual_seed(fold)
+        made = make_card(fold, 0.5, **card)
+        save_model(folder / f"fold_{fold}", build_model(**made["architecture"]), made)
+
+
 @pytest.fixture(scope="module")
 def predicted(splits, frames_folder, tmp_path_factory):
     """Predictions of two untrained models for the test clips of their folds."""
     folder = tmp_path_factory.mktemp("models") / "convlstm"
-    for fold in (1, 2):
-        torch.manual_seed(fold)
-        card = make_card(fold, 0.5)
-        save_model(folder / f"fold_{fold}", build_model(**card["architecture"]), card)
-    return folder, predict_folds(folder, splits, frames_folder=frames_folder, batch_size=3)
+    save_models(folder)
+    return folder, predict_folds(folder, splits, frames_folder=frames_folder)
 
 
 def test_every_test_clip_is_predicted_once_by_its_fold(predicted, splits):
@@ -142,5 +204,77 @@ def test_probabilities_sum_to_one_and_the_largest_is_predicted(predicted):
 
 def test_predictions_do_not_depend_on_the_batch_size(predicted, splits, frames_folder):
     folder, table = predicted
-    again = predict_folds(folder, splits, frames_folder=frames_folder, batch_size=8)
-    pd.testing.assert_frame_equal(again, table, atol=1e-5, rtol=0)
+    model, card = load_model(folder / "fold_2")
+    clips = splits[(splits["subset"] == "testing") & (splits["fold"] == 2)]
+    again = predict_clips(model, card, clips, frames_folder=frames_folder, batch_size=3)
+    pd.testing.assert_frame_equal(again, table[table["fold"] == 2].reset_index(drop=True), atol=1e-5, rtol=0)
+
+
+def test_a_fold_that_was_not_trained_is_left_out(splits, frames_folder, tmp_path):
+    save_models(tmp_path)
+    (tmp_path / "fold_1").rename(tmp_path / "fold_7")
+    assert set(predict_folds(tmp_path, splits, frames_folder=frames_folder)["fold"]) == {2}
+
+
+def test_a_folder_without_a_trained_fold_is_told(splits, frames_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no trained fold in .*: train the model first"):
+        predict_folds(tmp_path, splits, frames_folder=frames_folder)
+
+
+def test_a_model_for_bgr_is_shown_bgr(predicted, splits, frames_folder, tmp_path):
+    save_models(tmp_path, colour="bgr")
+    table = predict_folds(tmp_path, splits, frames_folder=frames_folder)
+    model, _ = load_model(tmp_path / "fold_1")
+    dataset = FrameDataset(frames_folder, splits[(splits["subset"] == "testing") & (splits["fold"] == 1)], CLASSES,
+                           size=32, window=8, input_transform=build_input_transform([0.0] * 3, [1.0] * 3))
+    with torch.inference_mode():
+        expected = model(torch.stack([clip.flip(0) for clip, _ in map(dataset.__getitem__, range(len(dataset)))]))
+    np.testing.assert_allclose(table.loc[table["fold"] == 1, CLASSES], expected.softmax(1), atol=2e-6)
+    assert (table[CLASSES] - predicted[1][CLASSES]).abs().to_numpy().max() > 1e-4
+
+
+def test_random_windows_are_drawn_anew_for_each_seed_and_the_same_for_one(predicted, splits, frames_folder, tmp_path):
+    tables = []
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        save_models(tmp_path / name, test_window="random", seed=seed)
+        tables.append(predict_folds(tmp_path / name, splits, frames_folder=frames_folder))
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
+    assert not tables[0].equals(tables[2]) and not tables[0].equals(predicted[1])
+
+
+def keep_features(folder, splits, index, frames_folder, **architecture):
+    """Untrained models for two folds that share a frozen backbone, and the file of its features."""
+    torch.manual_seed(0)
+    card = make_card(1, 0.5, **architecture)
+    model = build_model(**card["architecture"])
+    for fold in (1, 2):
+        save_model(folder / f"fold_{fold}", model, make_card(fold, 0.5, **card["architecture"]))
+    return cache_features(model, frames_folder, take_clips(splits, index), folder, size=32, key="",
+                          input_transform=build_input_transform([0.0] * 3, [1.0] * 3), precision="32-true")
+
+
+def test_kept_features_are_answered_as_the_frames_are(splits, index, frames_folder, tmp_path):
+    features = keep_features(tmp_path, splits, index, frames_folder, name="cnn_lstm_custom", freeze=True, lstm_width=8)
+    table, from_features = (predict_folds(tmp_path, splits, frames_folder=frames_folder, features=file)
+                            for file in (None, features))
+    pd.testing.assert_frame_equal(from_features, table, atol=1e-4, rtol=0)
+    assert table[CLASSES].std().max() > 1e-3, "clips are answered differently"
+
+
+@pytest.fixture(scope="module")
+def streams(splits, index, frames_folder, tmp_path_factory):
+    """Predictions of untrained models of three streams, and of each stream alone."""
+    folder = tmp_path_factory.mktemp("three_stream")
+    features = keep_features(folder, splits, index, frames_folder, name="three_stream", backbone="custom", lstm_width=8)
+    return [predict_folds(folder, splits, frames_folder=frames_folder, features=features, stream=stream)
+            for stream in (None, 0, 1, 2)]
+
+
+def test_all_streams_together_answer_the_mean_of_each_alone(streams):
+    fused, *alone = [table[CLASSES].to_numpy() for table in streams]
+    np.testing.assert_allclose(fused, np.mean(alone, axis=0), atol=3e-6)
+
+
+def test_each_stream_answers_in_its_own_way(streams):
+    answers = [table[CLASSES].to_numpy() for table in streams]
+    assert all(np.abs(answers[one] - answers[two]).max() > 1e-3 for one in range(4) for two in range(one))

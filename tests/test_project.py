@@ -12,11 +12,18 @@ import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 
+from health_actions.report import HANDWASH_CONTENTS
 from health_actions.run import list_parameters, read_params
+from health_actions.splits import PROTOCOLS
+from health_actions.training import Recipe
+from health_actions.transforms import AUGMENTATIONS
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 PACKAGE = ROOT / "src" / "health_actions"
+STAGES = [name for name in DVC["stages"] if name != "report"]
+PROFILES = ["laptop", "published"]
+MODELS = PARAMS["handwash"]["models"]
 # What every stage uses and no result depends on.
 PLUMBING = {"__init__.py", "paths.py", "progress.py", "run.py"}
 
@@ -42,42 +49,123 @@ def follow_imports(source: str) -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in found if file.name not in PLUMBING or "models" in file.parts}
 
 
-@pytest.mark.parametrize("stage", [name for name in DVC["stages"] if name != "report"])
+def describe_stage(stage: str, profile: str = "laptop", model: str = "cnn_lstm_efficientnet_lite0") -> dict:
+    """A stage with its variables filled in."""
+    text = json.dumps(DVC["stages"][stage]).replace("${profile}", profile).replace("${item.model}", model)
+    return json.loads(text)
+
+
+def list_keys(stage: dict) -> list[str]:
+    """What a stage's notebook takes from params.yaml: sections, and single values."""
+    return re.search(r"--params (\S+)", stage["cmd"])[1].split(",")
+
+
+def read_notebook(stage: dict) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / re.search(r"notebooks/\S+\.ipynb", stage["cmd"])[0], as_version=4)
+
+
+def read_defaults(stage: dict) -> dict:
+    """The values in the notebook's cell of parameters."""
+    cell = next(cell for cell in read_notebook(stage).cells if "parameters" in cell.metadata.get("tags", []))
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+
+
+def list_paths(stage: dict) -> dict[str, str]:
+    """Those parameters of a stage's notebook that are files and folders."""
+    return {name: value for name, value in read_defaults(stage).items() if isinstance(value, str) and "/" in value}
+
+
+def test_every_notebook_has_its_stage():
+    named = {re.search(r"notebooks/\S+\.ipynb", DVC["stages"][stage]["cmd"])[0] for stage in STAGES}
+    assert named == {path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_every_file_that_its_notebook_imports(stage):
     depends = DVC["stages"][stage]["deps"]
-    notebook = json.loads((ROOT / next(dep for dep in depends if dep.endswith(".ipynb"))).read_text())
-    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    cells = read_notebook(describe_stage(stage)).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     missing = [file for file in follow_imports(code)
                if not any(file == dep or file.startswith(f"{dep}/") for dep in depends)]
     assert not missing
 
 
-@pytest.mark.parametrize("profile", ["laptop", "published"])
-def test_every_architecture_has_its_parameters_and_frames_of_its_size(profile):
-    study = PARAMS[profile]["handwash"]
-    assert set(PARAMS["handwash"]["models"]) <= set(study["architectures"])
-    for name, options in study["architectures"].items():
-        assert options["size"] in study["frames"]["sizes"], name
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_knows_every_file_and_folder_of_its_notebook(stage):
+    described = describe_stage(stage)
+    made = {next(iter(out)) for out in [*described["outs"], *described.get("metrics", [])]}
+    no_results = {".resume/handwash", "build/handwash/times"}  # checkpoints, and times that differ from run to run
+    assert set(list_paths(described).values()) <= made | no_results | set(described["deps"])
 
 
-@pytest.mark.parametrize("stage", [name for name in DVC["stages"] if name != "report"])
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_again_when_a_value_that_it_takes_changes(stage, profile):
+    described = describe_stage(stage, profile)
+    assert described["params"] == list_keys(described)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_notebook_takes_every_value_from_params_and_none_that_it_does_not_know(stage, profile):
+    for model in MODELS:
+        described = describe_stage(stage, profile, model)
+        taken = {*read_params(ROOT / "params.yaml", list_keys(described)),
+                 *re.findall(r"--set (\w+)=", described["cmd"])}
+        assert taken - {"output"} == {*list_parameters(read_notebook(described))} - {*list_paths(described)}, model
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_notebook_opened_by_hand_starts_with_the_laptop_values(stage):
-    command = DVC["stages"][stage]["cmd"].replace("${profile}", "laptop")
-    command = command.replace("${item.model}", "cnn_lstm_efficientnet_lite0")
-    expected = read_params(ROOT / "params.yaml", re.search(r"--params (\S+)", command)[1].split(","))
-    notebook = nbformat.read(ROOT / re.search(r"notebooks/\S+\.ipynb", command)[0], as_version=4)
-    cell = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body}
+    described = describe_stage(stage)
+    expected, values = read_params(ROOT / "params.yaml", list_keys(described)), read_defaults(described)
     assert {name: values[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("profile", ["laptop", "published"])
-def test_no_training_value_is_left_to_the_notebooks_own_defaults(profile):
-    notebook = nbformat.read(ROOT / "notebooks" / "03_handwash_training.ipynb", as_version=4)
-    paths = {"frames", "annotations", "output", "resume", "architecture", "classes"}
+def test_the_report_depends_on_the_results_of_every_notebook():
+    folders = {next(iter(out)) for stage in STAGES for out in DVC["stages"][stage]["outs"]}
+    results = {folder for folder in folders if not folder.endswith(".ipynb")}
+    inner = {"build/handwash/frames", "build/handwash/models/${item.model}"}  # of these it shows the index, and nothing
+    assert results - inner <= set(DVC["stages"]["report"]["deps"])
+
+
+def test_the_report_shows_nothing_twice():
+    files = [file for file, _, _ in HANDWASH_CONTENTS]
+    assert len(files) == len(set(files))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_architecture_has_its_parameters(profile):
+    assert set(MODELS) <= set(PARAMS[profile]["handwash"]["architectures"])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_frames_are_extracted_at_every_size_that_is_asked_for(profile):
+    study = PARAMS[profile]["handwash"]
+    settings = study["settings"]
+    sizes = {options["size"] for options in study["architectures"].values()}
+    sizes |= {*settings["sizes"], settings["grid_size"], settings["augmentation_size"]} - {None}
+    assert sizes <= set(study["frames"]["sizes"])
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_values_of_an_architecture_make_a_recipe(profile):
     study = PARAMS[profile]["handwash"]
     for name, options in study["architectures"].items():
-        assert {*study["train"], *options} == set(list_parameters(notebook)) - paths, name
+        values = study["train"] | options
+        for key in ("folds_trained", "accelerator", "devices"):
+            values.pop(key)
+        assert Recipe(architecture=name, **values).size == options["size"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_is_compared_exists(profile):
+    study = PARAMS[profile]["handwash"]
+    assert PARAMS["handwash"]["rival"] in MODELS
+    for section in ("settings", "errors", "switches", "protocols"):
+        assert study[section]["base"] in {"best", *MODELS} - {PARAMS["handwash"]["rival"]}, section
+    assert set(study["settings"]["augmentations"]) <= set(AUGMENTATIONS)
+    assert set(study["protocols"]["compared_protocols"]) <= set(PROTOCOLS)
 
 
 def test_the_classes_are_those_of_the_paper():
@@ -109,6 +197,12 @@ def test_the_readme_shows_the_reports_own_table():
         line = (f"| {row.architecture} | {row.weights} | {published} | {row.reproduced:.3f} "
                 f"| {row.low:.3f}-{row.high:.3f} | {row.clips} |")
         assert line in readme
+
+
+def test_the_readme_lists_every_notebook():
+    readme = (ROOT / "README.md").read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"[{path.stem}](notebooks/{path.name})" in readme, path.name
 
 
 def test_links_of_the_readme_lead_somewhere():

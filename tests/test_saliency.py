@@ -59,6 +59,7 @@ def test_saliency_of_the_stream_that_has_a_gradient():
 
 @pytest.mark.parametrize("name, options", [
     ("convlstm", {}), ("cnn_lstm_custom", {"lstm_width": 16}), ("cnn_lstm_efficientnet_lite0", {"freeze": True}),
+    ("three_stream", {}), ("resnet18", {}),
 ])
 def test_saliency_leaves_the_model_as_it_was(name, options):
     model = build_model(name, num_classes=3, frames=8, size=32, **options).train()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from health_actions.extraction import extract_frames
 from health_actions.frames import load_frames
-from health_actions.splits import drop_duplicates, find_duplicates, make_splits, sign
+from health_actions.splits import drop_duplicates, find_duplicates, make_splits, sign, try_splits
 
 SUBSETS = {"training", "validation", "testing"}
 
@@ -171,6 +171,37 @@ def test_whatever_cannot_be_split_is_refused_with_one_line(clips):
             check_whole(splits, clips)
 
 
+def test_each_protocol_is_tried_with_each_seed(index):
+    protocols, seeds = ["stratified", "by_performer", "by_scene"], [0, 3]
+    splits, skipped = try_splits(index, protocols=protocols, seeds=seeds, folds=3)
+    assert list(splits) == list(itertools.product(protocols, seeds)) and skipped == {}
+    for (protocol, seed), table in splits.items():
+        pd.testing.assert_frame_equal(table, make_splits(index, protocol=protocol, folds=3, seed=seed))
+
+
+def test_a_protocol_that_the_clips_do_not_allow_is_skipped_with_the_reason(index):
+    splits, skipped = try_splits(index.assign(scene="G01"), protocols=["by_scene", "stratified"], seeds=[0], folds=3)
+    assert list(splits) == [("stratified", 0)] and list(skipped) == ["by_scene"]
+    assert "a split by scene needs at least two of them; all 12 clips are of scene 'G01'" in skipped["by_scene"]
+
+
+def test_a_protocol_that_one_seed_does_not_allow_is_skipped_as_a_whole(index, monkeypatch):
+    def make(clips, *, seed, **_):
+        if seed == 1:
+            raise ValueError("a part stays empty")
+
+    monkeypatch.setattr("health_actions.splits.make_splits", make)
+    assert try_splits(index, protocols=["stratified"], seeds=[0, 1], folds=3) == (
+        {}, {"stratified": "a part stays empty"})
+
+
+def test_protocols_are_tried_whatever_split_the_folders_give(index):
+    given_split = ["training", "validation", "testing"] * 4
+    arguments = {"protocols": ["by_performer"], "seeds": [0], "folds": 3}
+    splits, _ = try_splits(index.assign(given_split=given_split), **arguments)
+    pd.testing.assert_frame_equal(splits["by_performer", 0], try_splits(index, **arguments)[0]["by_performer", 0])
+
+
 @given(st.integers(16, 90), st.integers(1, 40), st.integers(0, 9))
 def test_a_signature_is_the_mean_grey_of_blocks(size, length, seed):
     frames = np.random.default_rng(seed).integers(0, 256, (length, size, size, 3), np.uint8)
@@ -212,6 +243,23 @@ def test_one_clip_of_each_set_of_duplicates_is_kept(doubled):
     index, signatures = doubled
     kept = drop_duplicates(index, find_duplicates(index, signatures))
     assert list(kept["clip"]) == ["Step_1/a", "Step_1/brighter", "Step_1/left"]
+
+
+def test_duplicates_that_are_kept_stand_on_two_sides_and_nothing_else_is_new():
+    clips = make_clips([(f"{label}/{recording}", label, f"{recording:03d}", "G01")
+                        for recording in range(1, 6) for label in CLASSES])
+    shown = clips["recording"].replace("005", "001")  # the fifth recording is the first one's copy
+    clips["content"] = clips["class"] + shown
+    values = pd.factorize(clips["content"])[0]
+    duplicates = find_duplicates(clips, np.array([[value * 40.0] * 4 for value in values]))
+    kept, dropped = (make_splits(some, protocol="by_performer", folds=5)
+                     for some in (clips, drop_duplicates(clips, duplicates)))
+    assert set(kept["clip"]) - set(dropped["clip"]) == {f"{label}/5" for label in CLASSES}
+    facts = ["clip", "class", "recording", "scene"]
+    assert set(dropped[facts].itertuples(index=False)) < set(kept[facts].itertuples(index=False))
+    tested = kept[(kept["subset"] == "testing") & (kept["recording"] == "005")]
+    original = kept[(kept["fold"] == tested["fold"].iloc[0]) & (kept["recording"] == "001")]
+    assert set(original["subset"]) <= {"training", "validation"}
 
 
 def test_without_duplicates_every_clip_is_kept(index):

@@ -1,9 +1,16 @@
 import pytest
 import torch
+from conftest import HANDWASH_CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.transforms import AUGMENTATIONS, build_augmentation, build_input_transform, place_window
+from health_actions.transforms import (
+    AUGMENTATIONS,
+    build_augmentation,
+    build_input_transform,
+    mirror_class,
+    place_window,
+)
 
 
 def draw_clip(frames=4, size=40) -> torch.Tensor:
@@ -19,63 +26,90 @@ def test_frames_are_scaled_to_one_and_standardised_by_channel():
     torch.testing.assert_close(values[0, :, 0, 0], torch.tensor([0.0, 2.0, 0.0]))
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_bgr_turns_the_channels_round_and_keeps_mean_and_deviation():
+    clip = draw_clip()
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
+    expected = build_input_transform(mean, std)(clip[:, [2, 1, 0]])
+    assert torch.equal(build_input_transform(mean, std, "bgr")(clip), expected)
+    assert not torch.equal(build_input_transform(mean, std)(clip), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
 @pytest.mark.parametrize("seed", range(5))
 def test_augmentations_change_every_frame_of_a_clip_in_the_same_way(name, seed):
     clip = draw_clip()
     torch.manual_seed(seed)
-    changed = build_augmentation(name, 1.0)(clip)
+    changed = build_augmentation(name)(clip)
     assert changed.shape == clip.shape and changed.dtype == torch.uint8
     assert torch.equal(changed, changed[:1].expand_as(changed))
+    assert not torch.equal(changed, clip)
     assert torch.equal(clip, draw_clip())  # the clip itself is kept
-    assert torch.equal(changed, clip) == (name == "none")
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_translation_moves_sideways_by_up_to_a_fifth_and_lets_black_in(seed):
-    clip = draw_clip()
+def test_no_augmentation_is_none():
+    assert build_augmentation("none") is None
+
+
+def draw_bar() -> torch.Tensor:
+    """Three frames of 40 pixels: a white bar in columns 18 to 21 on grey."""
+    clip = torch.full((3, 3, 40, 40), 100, dtype=torch.uint8)
+    clip[..., 18:22] = 255
+    return clip
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_translation_moves_a_bar_sideways_by_up_to_a_fifth_and_lets_black_in(seed):
     torch.manual_seed(seed)
-    changed = build_augmentation("translation", 1.0)(clip)
-    moves = [move for move in range(-8, 9) if torch.equal(
-        changed[..., max(0, move):40 + min(0, move)], clip[..., max(0, -move):40 + min(0, -move)])]
-    assert len(moves) == 1
-    black = changed[..., :moves[0]] if moves[0] > 0 else changed[..., 40 + moves[0]:] if moves[0] else changed[..., :0]
-    assert (black == 0).all()
+    changed = build_augmentation("translation")(draw_bar())
+    first = int((changed[0, 0, 0] == 255).nonzero()[0])
+    move = first - 18
+    expected = torch.zeros(3, 3, 40, 40, dtype=torch.uint8)
+    expected[..., max(0, move):40 + min(0, move)] = draw_bar()[..., max(0, -move):40 + min(0, -move)]
+    assert abs(move) <= 8
+    assert torch.equal(changed, expected)
 
 
-def test_translation_goes_both_ways():
+def test_translation_goes_both_ways_and_up_to_a_fifth():
     torch.manual_seed(0)
-    change = build_augmentation("translation", 1.0)
-    edges = [(int(moved[0, 0, 0, 0]) == 0, int(moved[0, 0, 0, -1]) == 0) for moved in
-             (change(draw_clip(1)) for _ in range(20))]
-    assert {(True, False), (False, True)} <= set(edges)
+    change = build_augmentation("translation")
+    firsts = [int((change(draw_bar())[0, 0, 0] == 255).nonzero()[0]) for _ in range(60)]
+    assert min(firsts) == 18 - 8 and max(firsts) == 18 + 8
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_contrast_is_changed_by_up_to_a_half(seed):
+def test_contrast_keeps_the_mean_and_changes_the_spread_by_up_to_a_half(seed):
     torch.manual_seed(seed)
-    clip, changed = draw_clip().float(), build_augmentation("contrast", 1.0)(draw_clip()).float()
+    clip, changed = draw_clip().float(), build_augmentation("contrast")(draw_clip()).float()
     assert 0.45 < changed.std() / clip.std() < 1.55
     assert (changed.mean() - clip.mean()).abs() < 8
 
 
-def test_probability_is_that_of_whole_clips():
+def test_contrast_is_raised_and_lowered():
     torch.manual_seed(0)
-    assert all(torch.equal(build_augmentation("translation", 0.0)(draw_clip()), draw_clip()) for _ in range(5))
-    change = build_augmentation("contrast", 0.5)
-    changed = sum(not torch.equal(change(draw_clip(2, 8)), draw_clip(2, 8)) for _ in range(200))
-    assert 70 < changed < 130
+    change = build_augmentation("contrast")
+    factors = [float(change(draw_clip(1)).float().std() / draw_clip(1).float().std()) for _ in range(40)]
+    assert min(factors) < 0.65 and max(factors) > 1.3
+
+
+def test_a_mirrored_clip_is_flipped_from_left_to_right():
+    assert torch.equal(build_augmentation("mirror")(draw_clip()), draw_clip().flip(-1))
+
+
+def test_a_mirrored_clip_shows_the_other_hand():
+    sides = [(name, mirror_class(name, HANDWASH_CLASSES)) for name in HANDWASH_CLASSES]
+    assert sides[:3] == [("step_1", "step_1"), ("step_2_left", "step_2_right"), ("step_2_right", "step_2_left")]
+    for name, other in sides:
+        assert name[:6] == other[:6] and (name == other) == (name in ("step_1", "step_3"))
+
+
+def test_a_class_whose_other_hand_is_missing_cannot_be_mirrored():
+    with pytest.raises(ValueError, match="a mirrored clip of step_2_left shows step_2_right, which is none"):
+        mirror_class("step_2_left", ["step_1", "step_2_left"])
 
 
 def test_an_unknown_augmentation_is_told_with_those_that_are_known():
-    with pytest.raises(ValueError, match="unknown augmentation 'mirror'; known: none, translation, contrast"):
-        build_augmentation("mirror", 0.5)
-
-
-@pytest.mark.parametrize("probability", [-0.1, 1.1])
-def test_a_probability_lies_between_0_and_1(probability):
-    with pytest.raises(ValueError, match="must lie in 0-1"):
-        build_augmentation("contrast", probability)
+    with pytest.raises(ValueError, match="'translate'; known: none, translation, contrast, mirror"):
+        build_augmentation("translate")
 
 
 @given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 2**31))

@@ -101,7 +101,8 @@ def collect_study(build: Path, reports: Path, *, name: str, title: str, question
         if kind and source.parent.name not in ("frames", "times"):
             shutil.copyfile(source, reports / name / kind / source.name)
     shutil.copyfile(build / "errors" / "errors.html", reports / name / "errors.html")
-    shutil.copytree(build / "errors" / "errors", reports / name / "errors", dirs_exist_ok=True)
+    if (build / "errors" / "errors").is_dir():  # there is none where nothing was misclassified
+        shutil.copytree(build / "errors" / "errors", reports / name / "errors", dirs_exist_ok=True)
     index = read_index(build / "frames")
     usable, left_out = index[index["status"] == "ok"], index[index["status"] != "ok"]
     write_text(reports / name / "tables" / "left_out.csv", left_out[["path", "reason"]].to_csv(index=False))

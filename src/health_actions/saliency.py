@@ -86,7 +86,9 @@ def share_in_motion(saliency: np.ndarray, motion: np.ndarray) -> tuple[float, fl
 
 
 def unlearn(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw the weights of all layers that were trained anew; frozen ones stay. Changes and returns the model.
+    """Draw the weights of all layers that were trained anew; changes and returns the model.
+
+    Frozen layers stay, and so do the tables of positions in transformers, which are no layers.
 
     A map that looks the same before and after shows edges of the picture, not what was learned (Adebayo et al., 2018).
     """

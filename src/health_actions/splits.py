@@ -73,9 +73,8 @@ def try_splits(clips: pd.DataFrame, *, protocols: list[str], seeds: list[int], f
     splits, skipped = {}, {}
     for protocol in protocols:
         try:
-            for seed in seeds:
-                splits[protocol, seed] = make_splits(
-                    clips.assign(given_split=""), protocol=protocol, folds=folds, seed=seed)
+            splits |= {(protocol, seed): make_splits(
+                clips.assign(given_split=""), protocol=protocol, folds=folds, seed=seed) for seed in seeds}
         except ValueError as error:
             skipped[protocol] = str(error)
     return splits, skipped

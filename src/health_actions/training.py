@@ -139,7 +139,7 @@ class Classifier(lightning.LightningModule):
     def configure_optimizers(self):
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         adam = torch.optim.Adam(trained, self.recipe.learning_rate, betas=self.recipe.betas,
-                                weight_decay=self.recipe.weight_decay)
+                                weight_decay=self.recipe.weight_decay, fused=True)
         return [adam], [torch.optim.lr_scheduler.ExponentialLR(adam, self.recipe.gamma)]
 
     def train_dataloader(self):
@@ -270,9 +270,10 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
              "accelerator": accelerator, "devices": devices}
     jobs, resumed = [], set()
     for name, run in runs.items():
+        seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
+        network = build_model(**describe_architecture(run.recipe, classes))
         recipe = dataclasses.replace(
-            run.recipe, precision=choose_precision(run.recipe.precision, device),
-            seed=secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed)
+            run.recipe, seed=seed, precision=choose_precision(run.recipe.precision, device, network))
         clips = take_clips(run.splits, index)
         data = hashlib.sha256(pd.util.hash_pandas_object(clips.merge(run.splits), index=False).values.tobytes())
         fingerprint = hash_text(json.dumps(dataclasses.asdict(recipe)), str(classes), data.hexdigest(), hash_code())
