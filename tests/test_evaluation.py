@@ -236,7 +236,7 @@ def test_a_model_for_bgr_is_shown_bgr(predicted, splits, frames_folder, tmp_path
 def test_random_windows_are_drawn_anew_for_each_seed_and_the_same_for_one(predicted, splits, frames_folder, tmp_path):
     tables = []
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
-        save_models(tmp_path / name, test_window="random", seed=seed)
+        save_models(tmp_path / name, test_window="random", window_seed=seed)
         tables.append(predict_folds(tmp_path / name, splits, frames_folder=frames_folder))
     pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)
     assert not tables[0].equals(tables[2]) and not tables[0].equals(predicted[1])

@@ -65,7 +65,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
     classes, preprocessing, training = card["classes"], card["preprocessing"], card["training"]
     window, draw = card["clip"]["window"], None
     if card["clip"]["test_window"] == "random":
-        draw = (training["seed"], training["fold"], "testing")
+        draw = (training["window_seed"], training["fold"], "testing")
     if features is not None:
         dataset = FeatureDataset(features, [rows[clip] for clip in clips["clip"]],
                                  [classes.index(label) for label in clips["class"]], window=window, draw=draw)
@@ -140,8 +140,10 @@ def list_mix_ups(confusions: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_cards(models: Path) -> list[dict]:
-    """The cards of one architecture's folds, in order."""
+    """The cards of one architecture's folds, in order. Raises FileNotFoundError where none was trained."""
     paths = sorted(Path(models).glob("fold_*/card.json"), key=lambda path: int(path.parent.name.partition("_")[2]))
+    if not paths:
+        raise FileNotFoundError(f"no trained fold in {models}: name the model in handwash.models of params.yaml")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -187,7 +189,7 @@ def compare_runs(results: dict, classes: list[str]) -> pd.DataFrame:
         tested = score(result.predictions, classes)
         rows.append({"run": name, "validation": result.chosen["clip_top1"].mean(), "reproduced": tested["clip_top1"],
                      "low": tested["clip_top1_low"], "high": tested["clip_top1_high"], "clips": tested["clips"]})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["run", "validation", "reproduced", "low", "high", "clips"])
 
 
 def compare_pair(first: pd.DataFrame, second: pd.DataFrame) -> dict:

@@ -68,6 +68,7 @@ class Recipe:
         colour: order of the channels, "rgb", or "bgr" as in the paper's code.
         normalise: bring frames to the mean and deviation that ImageNet weights expect; False as in the paper's code.
         test_window: "centre", or "random" at validation and test, too, as in the paper's code.
+        window_seed: of these random windows.
         choose_on: clips that choose the epoch: "validation", or "testing", which are then no test any more.
 
     Raises:
@@ -93,6 +94,7 @@ class Recipe:
     colour: str = "rgb"
     normalise: bool = True
     test_window: str = "centre"
+    window_seed: int = 0
     choose_on: str = "validation"
 
     def __post_init__(self):
@@ -101,6 +103,10 @@ class Recipe:
                 raise ValueError(f"{name} must be {' or '.join(known)}, found {getattr(self, name)!r}")
         if not 0 <= self.augmentation_probability <= 1:
             raise ValueError(f"augmentation_probability must lie in 0-1, found {self.augmentation_probability}")
+        if self.augmented_copies < 1:
+            raise ValueError(f"augmented_copies must be at least 1, found {self.augmented_copies}")
+        if self.architecture == "three_stream" and not self.normalise:
+            raise ValueError("three_stream normalises its streams itself: normalise must be true")
         build_augmentation(self.augmentation)
 
     @property
@@ -272,6 +278,8 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
     for name, run in runs.items():
         seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
         network = build_model(**describe_architecture(run.recipe, classes))
+        if run.recipe.augmentation == "mirror":
+            [mirror_class(label, classes) for label in classes]  # missing classes are told before anything is computed
         recipe = dataclasses.replace(
             run.recipe, seed=seed, precision=choose_precision(run.recipe.precision, device, network))
         clips = take_clips(run.splits, index)
@@ -285,7 +293,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
                          "features": features, "data": data.hexdigest(), "tested": run.tested,
                          "folder": resume / f"fold_{fold}", "output": run.output and Path(run.output) / f"fold_{fold}",
                          "title": f"{name}, fold {fold} of {run.splits['fold'].max()}"})
-    processes = 1 if device == "cuda" else min(joblib.effective_n_jobs(processes), len(jobs))
+    processes = 1 if device == "cuda" else max(1, min(joblib.effective_n_jobs(processes), len(jobs)))
     threads = max(1, joblib.cpu_count() // processes) if processes > 1 else None
     with joblib.parallel_config("loky", inner_max_num_threads=threads) if processes > 1 else warnings.catch_warnings():
         done = joblib.Parallel(processes)(joblib.delayed(train_fold)(**job, **where, threads=threads) for job in jobs)
@@ -340,13 +348,14 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
                                 batch_size=recipe.batch_size, shuffle=seed_of(recipe.seed, fold, epoch), device=device)
 
         def make_choosing_loader(epoch: int):
-            drawn = (recipe.seed, fold, epoch, "choosing") if recipe.test_window == "random" else None
+            drawn = (recipe.window_seed, fold, epoch, "choosing") if recipe.test_window == "random" else None
             return build_loader(make_dataset(choosing, drawn), batch_size=recipe.batch_size, device=device)
 
         classifier = Classifier(
             network, recipe, from_features=kept is not None, title=title, make_training_loader=make_training_loader,
             make_choosing_loader=make_choosing_loader, seed=seed_of(recipe.seed, fold).initial_seed())
         fit(classifier, folder=folder, epochs=recipe.epochs, accelerator=accelerator, devices=devices,
+            is_worker=bool(threads),
             # The recurrent part behind cached features is small, and faster as it is.
             precision="32-true" if kept is not None else recipe.precision)
         history, best = pd.DataFrame(classifier.history), classifier.best
@@ -371,7 +380,8 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
     return history, chosen, predictions
 
 
-def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, devices: int, precision: str) -> None:
+def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, devices: int, precision: str,
+        is_worker: bool = False) -> None:
     """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights."""
     latest = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     last = folder / "last.ckpt"
@@ -379,8 +389,9 @@ def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, 
         warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty|LeafSpec)")
         trainer = lightning.Trainer(
             max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
-            callbacks=[latest, EndWithParent()], logger=False, enable_progress_bar=False, enable_model_summary=False,
-            num_sanity_val_steps=0, deterministic="warn", reload_dataloaders_every_n_epochs=1, default_root_dir=folder)
+            callbacks=[latest, EndWithParent()] if is_worker else [latest], logger=False, enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0, deterministic="warn",
+            reload_dataloaders_every_n_epochs=1, default_root_dir=folder)
         trainer.fit(classifier, ckpt_path=last if last.exists() else None, weights_only=True)
     classifier.network.cpu().load_state_dict(classifier.best["state"], strict=False)
 
