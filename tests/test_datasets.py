@@ -199,9 +199,19 @@ def test_a_damaged_file_of_features_is_computed_again(backbone, frames_folder, i
                                      {"augmentation": build_augmentation("contrast")}, {"copies": 2}, {"seed": 1}])
 def test_other_settings_have_other_features(backbone, frames_folder, index, tmp_path, changed):
     settings = {"augmentation": build_augmentation("mirror"), "copies": 1}
-    for some in (settings, settings, settings | changed):
-        compute(backbone, frames_folder, index.head(2), tmp_path, **some)
-    assert len(list_files(tmp_path)) == 2
+    compute(backbone, frames_folder, index.head(2), tmp_path, **settings)
+    before = list_files(tmp_path)
+    compute(backbone, frames_folder, index.head(2), tmp_path, **settings)
+    assert list_files(tmp_path) == before
+    compute(backbone, frames_folder, index.head(2), tmp_path, **settings | changed)
+    assert len(list_files(tmp_path)) > len(before)
+
+
+def test_untouched_clips_are_computed_once_for_all_augmentations(backbone, frames_folder, index, tmp_path):
+    for name in ("none", "mirror", "contrast"):
+        compute(backbone, frames_folder, index.head(2), tmp_path, augmentation=build_augmentation(name),
+                copies=int(name != "none"))
+    assert len(list_files(tmp_path)) == 3
 
 
 def test_features_in_bfloat16_are_nearly_those_in_float32(backbone, frames_folder, index, tmp_path):

@@ -102,13 +102,13 @@ def test_the_most_frequent_mix_up_comes_first():
     assert list_mix_ups(count_confusions(BY_HAND.assign(predicted=BY_HAND["class"]), CLASSES)).empty
 
 
-def make_card(fold, validation, colour="rgb", test_window="centre", seed=0, **architecture) -> dict:
+def make_card(fold, validation, colour="rgb", test_window="centre", window_seed=0, **architecture) -> dict:
     name = architecture.get("name", "convlstm")
     return {"architecture": {"name": name, "num_classes": 3, "frames": 8, "size": 32, **architecture},
             "classes": CLASSES, "preprocessing": {"mean": [0.0] * 3, "std": [1.0] * 3, "colour": colour},
             "clip": {"size": 32, "window": 8, "test_window": test_window},
             "training": {"architecture": name, "precision": "32-true", "weights": None, "frozen_backbone": False,
-                         "epochs": 4, "fold": fold, "seed": seed},
+                         "epochs": 4, "fold": fold, "window_seed": window_seed},
             "data": {}, "scores": {"validation_clip_top1": validation}}
 
 
