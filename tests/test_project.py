@@ -205,14 +205,6 @@ def test_the_readme_lists_every_notebook():
         assert f"[{path.stem}](notebooks/{path.name})" in readme, path.name
 
 
-def test_the_readme_shows_table_5():
-    readme = (ROOT / "README.md").read_text()
-    for row in pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "table_5.csv").itertuples():
-        published = "-" if pd.isna(row.published) else f"{row.published:.3f}"
-        numbers = f"{published} | {row.reproduced:.3f} | {row.low:.3f}-{row.high:.3f} | {row.clips}"
-        assert f"| {row.model} | {numbers} |" in readme
-
-
 def test_links_of_the_readme_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()):
         assert target.startswith("http") or (ROOT / target).exists(), target
