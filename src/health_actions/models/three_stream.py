@@ -10,9 +10,6 @@ from health_actions.models.cnn_lstm import FrameNetwork, LstmHead
 from health_actions.streams import draw_flow, draw_gradients
 from health_actions.transforms import NORMALISATION
 
-# Mean and standard deviation of a backbone's inputs where `NORMALISATION` has none.
-PREPARATION = {"custom": ([0.0] * 3, [1.0] * 3), "densenet121": NORMALISATION["cnn_lstm_resnet50"]}
-
 
 class ThreeStream(FrameNetwork):
     """A frozen CNN looks at RGB frames, optical flow and oriented gradients; each stream has its own LSTM (Table 5).
@@ -41,7 +38,7 @@ class ThreeStream(FrameNetwork):
             raise ValueError("three_stream's backbone must be frozen, found freeze=False: the streams share it, and "
                              "flow and gradients are drawn outside of what can be trained; leave `freeze` out")
         super().__init__(backbone, size=size, pretrained=pretrained, freeze=True, grid=grid)
-        mean, std = PREPARATION.get(backbone) or NORMALISATION[f"cnn_lstm_{backbone}"]
+        mean, std = NORMALISATION.get(f"cnn_lstm_{backbone}", ([0.0] * 3, [1.0] * 3))
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1, 1), persistent=False)
         self.heads = nn.ModuleList(
