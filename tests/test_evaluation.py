@@ -13,6 +13,7 @@ from torch import nn
 
 from health_actions.datasets import FrameDataset, cache_features, take_clips
 from health_actions.evaluation import (
+    choose_architecture,
     compare_architectures,
     compare_pair,
     compare_runs,
@@ -278,3 +279,12 @@ def test_all_streams_together_answer_the_mean_of_each_alone(streams):
 def test_each_stream_answers_in_its_own_way(streams):
     answers = [table[CLASSES].to_numpy() for table in streams]
     assert all(np.abs(answers[one] - answers[two]).max() > 1e-3 for one in range(4) for two in range(one))
+
+
+def test_the_architecture_to_vary_is_the_best_by_validation_or_the_one_named():
+    table_1 = pd.DataFrame({"architecture": ["a", "b", "c"], "validation": [0.2, 0.6, 0.4],
+                            "reproduced": [0.9, 0.1, 0.3]})
+    assert choose_architecture(table_1, "best") == "b"
+    assert choose_architecture(table_1, "c") == "c"
+    with pytest.raises(ValueError, match="base is 'd', but Table 1 has: best, a, b, c"):
+        choose_architecture(table_1, "d")

@@ -1,11 +1,13 @@
 """Clips as a model is fed with them: pixels, or the features of a frozen backbone, computed once."""
 
-import copy
+import contextlib
 import functools
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +21,7 @@ from health_actions.progress import track
 from health_actions.transforms import place_window
 
 KEPT_BYTES = 1_000_000_000  # of decoded frames in memory; the rest is read again from disk
+CLIPS_A_JOB = 4  # go through a frozen backbone in one process before progress is told
 
 
 def seed_of(*numbers: int | str) -> torch.Generator:
@@ -139,26 +142,54 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
         plain = load_features(cache_features(
             model, frames_folder, clips, cache, size=size, input_transform=input_transform, precision=precision,
             key=key, device=device))[0]
-    encoder = copy.deepcopy(model).to(device).eval()
-    if precision == "bf16-mixed":
-        # Not autocast: with the weights in bfloat16 once and for all, frames go through 1.7 times as fast.
-        encoder.features.to(torch.bfloat16).register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
+    rows = [range(start, min(start + CLIPS_A_JOB, len(clips))) for start in range(0, len(clips), CLIPS_A_JOB)]
+    processes = 1 if device != "cpu" else max(1, min(joblib.effective_n_jobs(-1), len(rows)))
     result = None
-    with torch.inference_mode():
-        seen = track(clips["clip"], total=len(clips), title="clips through the frozen backbone")
-        for row, clip in enumerate(seen):
-            frames = torch.from_numpy(load_frames(frames_folder, clip, size)).permute(0, 3, 1, 2)
-            for number in range(1 if copies else 0, 1 + copies):
-                changed = draw_augmentation(augmentation, frames, seed_of(seed, number, row)) if number else frames
-                encoded = encoder.encode(input_transform(changed).transpose(0, 1)[None].to(device))[0].half().cpu()
+    # One thread a process: two that share each convolution stall whenever another program takes one of the cores.
+    with tempfile.TemporaryDirectory() as folder, joblib.parallel_config("loky", inner_max_num_threads=1):
+        stored = joblib.dump(model, Path(folder) / "model")[0]
+        encoded = joblib.Parallel(processes, return_as="generator")(joblib.delayed(_encode)(
+            stored, frames_folder, clips["clip"].iloc[part], part, size=size, input_transform=input_transform,
+            precision=precision, augmentation=augmentation, copies=copies, seed=seed, device=device) for part in rows)
+        with contextlib.closing(encoded):
+            title = f"batches of {CLIPS_A_JOB} clips through the frozen backbone"
+            for part, features in zip(rows, track(encoded, total=len(rows), title=title), strict=True):
                 if result is None:
-                    result = torch.empty(1 + copies, len(clips), *encoded.shape, dtype=torch.float16)
-                result[number, row] = encoded
-        if plain is not None:
-            result[0] = plain
+                    result = torch.empty(1 + copies, len(clips), *features.shape[2:], dtype=torch.float16)
+                result[1 if copies else 0:, part.start:part.stop] = torch.from_numpy(features)
+    if plain is not None:
+        result[0] = plain
     with replacing(file) as temporary:
         save_file({"features": result}, temporary)
     return file
+
+
+def _encode(stored: str, frames_folder: Path, clips, rows, *, size: int, input_transform, precision: str, augmentation,
+            copies: int, seed: int, device: str):
+    """Features of some clips, without or with augmentation: float16 (versions, clips, length, feature_width)."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    encoder = _load_encoder(stored, precision, device)
+    versions = []
+    with torch.inference_mode():
+        for number in range(1, 1 + copies) if copies else [0]:
+            encoded = []
+            for row, clip in zip(rows, clips, strict=True):
+                frames = torch.from_numpy(load_frames(frames_folder, clip, size)).permute(0, 3, 1, 2)
+                changed = draw_augmentation(augmentation, frames, seed_of(seed, number, row)) if number else frames
+                clip_features = encoder.encode(input_transform(changed).transpose(0, 1)[None].to(device))
+                encoded.append(clip_features[0].half().cpu())
+            versions.append(torch.stack(encoded))
+    return torch.stack(versions).numpy()
+
+
+@functools.lru_cache(maxsize=1)
+def _load_encoder(stored: str, precision: str, device: str) -> nn.Module:
+    encoder = joblib.load(stored).to(device).eval()
+    if precision == "bf16-mixed":
+        # Not autocast: with the weights in bfloat16 once and for all, frames go through 1.7 times as fast.
+        encoder.features.to(torch.bfloat16).register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
+    return encoder
 
 
 def load_features(file: Path) -> torch.Tensor:

@@ -174,6 +174,18 @@ def compare_architectures(predictions: dict[str, pd.DataFrame], cards: dict[str,
     return pd.DataFrame(rows)
 
 
+def choose_architecture(table_1: pd.DataFrame, base: str) -> str:
+    """The architecture that later experiments vary: the best of Table 1 by validation for "best", else the one named.
+
+    Raises:
+        ValueError: when Table 1 has no such architecture; lists those it has.
+    """
+    known = list(table_1["architecture"])
+    if base != "best" and base not in known:
+        raise ValueError(f"base is {base!r}, but Table 1 has: best, {', '.join(known)}")
+    return table_1.loc[table_1["validation"].idxmax(), "architecture"] if base == "best" else base
+
+
 def compare_runs(results: dict, classes: list[str]) -> pd.DataFrame:
     """One row a run: what chose its epochs and what the test clips gave.
 
