@@ -199,6 +199,14 @@ def test_the_readme_shows_the_reports_own_table():
         assert line in readme
 
 
+def test_the_readme_shows_table_5():
+    readme = (ROOT / "README.md").read_text()
+    for row in pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "table_5.csv").itertuples():
+        published = "-" if pd.isna(row.published) else f"{row.published:.3f}"
+        numbers = f"{published} | {row.reproduced:.3f} | {row.low:.3f}-{row.high:.3f} | {row.clips}"
+        assert f"| {row.model} | {numbers} |" in readme
+
+
 def test_the_readme_lists_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
