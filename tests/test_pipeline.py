@@ -72,8 +72,8 @@ def shrink(params: dict) -> None:
 
 def shrink_comparisons(study: dict) -> None:
     study["settings"] |= {"batch_sizes": [16], "learning_rates": [0.001], "sizes": [32],
-                          "augmentations": ["none", "mirror"], "augmentation_size": None, "folds_trained": 1, "epochs": 1,
-                          "grid_epochs": 1}
+                          "augmentations": ["none", "mirror"], "augmentation_size": None, "folds_trained": 1,
+                          "epochs": 1, "grid_epochs": 1}
     study["errors"] |= {"saliency_clips": 6, "most_errors": 4}
     study["switches"] |= {"folds_trained": 1, "epochs": 1, "repeats": 1}
     study["protocols"] |= {"epochs": 1, "seeds": [0], "compared_folds": 3}
