@@ -207,6 +207,13 @@ def test_the_readme_shows_table_5():
         assert f"| {row.model} | {numbers} |" in readme
 
 
+def test_the_readme_shows_the_protocols():
+    readme = (ROOT / "README.md").read_text()
+    for row in pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "protocols.csv").itertuples():
+        numbers = f"{row.reproduced:.3f} | {row.low:.3f}-{row.high:.3f} | {row.clips}"
+        assert f"| {row.protocol} | {row.seed} | {numbers} |" in readme
+
+
 def test_the_readme_lists_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
