@@ -1,4 +1,4 @@
-"""Command line: python -m health_actions.synthetic handwash FOLDER."""
+"""Command line: python -m health_actions.synthetic handwash FOLDER, or ntu FOLDER."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from health_actions.synthetic import handwash as clips
+from health_actions.synthetic import ntu as ntu_clips
 
 app = typer.Typer(add_completion=False, help="Draw synthetic clips.")
 
@@ -43,6 +44,29 @@ def handwash(
         raise typer.BadParameter(str(error)) from error
     if montage:
         clips.montage(folder).save(montage)
+    print(f"{len(paths)} clips, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB in {folder}")
+
+
+@app.command()
+def ntu(
+    folder: Annotated[Path, typer.Argument(help="Gets the clips, named as those of NTU RGB+D.")],
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    performer: Annotated[list[int] | None, typer.Option(help="A number; repeat for more. By default all.")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="A name or NTU's number; repeat for more.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Of each clip, by default 60 to 78.")] = None,
+    processes: Annotated[int | None, typer.Option(help="By default one for each core.")] = None,
+    montage: Annotated[Path | None, typer.Option(help="Save a picture of one performer's clips here.")] = None,
+):
+    """Draw clips of medical and everyday actions; those that exist are kept."""
+    actions = None if action is None else [int(name) if name.isdigit() else name for name in action]
+    try:
+        paths = ntu_clips.write_clips(
+            folder, seed=seed, actions=actions, performers=performer, frames=frames, processes=processes
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if montage:
+        ntu_clips.montage(folder, performer[0] if performer else ntu_clips.TRAINING[0]).save(montage)
     print(f"{len(paths)} clips, {sum(path.stat().st_size for path in paths) / 1e6:.1f} MB in {folder}")
 
 

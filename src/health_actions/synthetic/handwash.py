@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import av
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter1d
+from PIL import Image
 from tqdm import tqdm
 
 from health_actions.paths import replacing
 from health_actions.synthetic import poses
+from health_actions.synthetic.curves import FPS, bump, wander
 from health_actions.synthetic.encode import write_video
 from health_actions.synthetic.hands import HandShape, hand_chains, hand_surfaces
 from health_actions.synthetic.render import Cone, develop, draw, floor_shadow, linear, unit
+from health_actions.synthetic.sheet import contact_sheet
 from health_actions.synthetic.sink import SINKS, place
 
 STEPS = {
@@ -35,7 +35,6 @@ STEPS = {
 }
 ACTIONS = tuple(STEPS)
 PERFORMERS = 10
-FPS = 30
 # The two scenes of each performer, so that every scene has five performers; a third and fourth take use the others.
 PAIRS = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2), (0, 1), (2, 3), (0, 2), (1, 3)]
 # Tones from fair to dark, one for each performer.
@@ -93,19 +92,6 @@ def performer_of(number: int, seed: int = 0) -> Performer:
     )
 
 
-def _wander(random, count, seconds, columns=1):
-    """Smooth random curves of shape (count, columns), deviation 1, that change over about `seconds`."""
-    width = seconds * FPS / 2
-    margin = int(4 * width) + 1
-    curve = gaussian_filter1d(random.standard_normal((count + 2 * margin, columns)), width, axis=0)
-    return curve[margin:-margin] * np.sqrt(2 * width * np.sqrt(np.pi))
-
-
-def _bump(times, start, length):
-    """A smooth rise from 0 to 1 and back over `length` seconds from `start`."""
-    return np.sin(np.pi * np.clip((times - start) / length, 0, 1)) ** 2
-
-
 @lru_cache(maxsize=2)
 def _filmed_place(performer, scene, seed, size):
     return place(scene, np.random.default_rng([seed, 4, performer, scene]), size)
@@ -116,20 +102,20 @@ def _moving_hands(person, action, count, random):
     make, mirror = STEPS[ACTIONS[action]]
     times = np.arange(count) / FPS
     # Speed wavers by a quarter; half of the clips have a short rest, a third a new grip.
-    speed = person.rate * random.uniform(0.85, 1.2) * np.exp(0.25 * _wander(random, count, 1.2)[:, 0])
+    speed = person.rate * random.uniform(0.85, 1.2) * np.exp(0.25 * wander(random, count, 1.2)[:, 0])
     if random.random() < 0.5:
-        speed *= 1 - 0.9 * _bump(times, random.uniform(0.5, 4.0), random.uniform(0.5, 0.9))
+        speed *= 1 - 0.9 * bump(times, random.uniform(0.5, 4.0), random.uniform(0.5, 0.9))
     apart = np.zeros(count)
     if random.random() < 0.35:
-        apart = _bump(times, random.uniform(0.6, 4.0), random.uniform(0.5, 0.8))
+        apart = bump(times, random.uniform(0.6, 4.0), random.uniform(0.5, 0.8))
     phase = 2 * np.pi * (np.cumsum(speed) / FPS + random.random())
-    size = person.reach * np.clip(1 + 0.22 * _wander(random, count, 1.0)[:, 0], 0.5, 1.4)
+    size = person.reach * np.clip(1 + 0.22 * wander(random, count, 1.0)[:, 0], 0.5, 1.4)
     wave = size * np.sin(phase + 0.3 * np.sin(phase + 1))
-    sway = np.clip(_wander(random, count, 0.8)[:, 0] * 0.7, -1.5, 1.5)
-    drift = person.offset + random.normal(0, [0.8, 0.6, 0.5]) + _wander(random, count, 2.0, 3) * [0.7, 0.6, 0.5]
-    turn = person.turn + random.normal(0, 3, 3) + _wander(random, count, 2.0, 3) * [2.5, 2.5, 3.5]
+    sway = np.clip(wander(random, count, 0.8)[:, 0] * 0.7, -1.5, 1.5)
+    drift = person.offset + random.normal(0, [0.8, 0.6, 0.5]) + wander(random, count, 2.0, 3) * [0.7, 0.6, 0.5]
+    turn = person.turn + random.normal(0, 3, 3) + wander(random, count, 2.0, 3) * [2.5, 2.5, 3.5]
     step = int(ACTIONS[action].split("_")[1])
-    habit = np.clip(person.habits[step - 1] + random.normal(0, 0.1) + 0.08 * _wander(random, count, 2.0)[:, 0], 0, 1)
+    habit = np.clip(person.habits[step - 1] + random.normal(0, 0.1) + 0.08 * wander(random, count, 2.0)[:, 0], 0, 1)
     for frame in range(count):
         hands = make(wave[frame], sway[frame], habit[frame])
         style = person, turn[frame], drift[frame], apart[frame]
@@ -267,7 +253,7 @@ def render_clip(
     shape = replace(person.hands, gloss=person.hands.gloss * (1.6 if water or soapy else 1.0))
     gains = random.uniform(0.86, 1.12) * random.normal(1, 0.02, 3)  # exposure and white balance
     grain = random.uniform(1.0, 3.0)  # deviation of the sensor's noise, in 255ths
-    shake = _wander(random, frames, 0.6, 2) * random.uniform(0.0, 0.5)
+    shake = wander(random, frames, 0.6, 2) * random.uniform(0.0, 0.5)
     smear = np.float32(random.uniform(0.0, 0.45))  # part of each frame that was exposed one frame earlier
     previous = None
     clip = np.empty((frames, size[1], size[0], 3), np.uint8)
@@ -355,18 +341,4 @@ def montage(folder, performer: int = 0, frames: int = 7, width: int = 240) -> Im
     paths = [p for name in ACTIONS for p in sorted(Path(folder, name).glob(f"HandWash_{performer + 1:03d}_*.mp4"))]
     if not paths:
         raise ValueError(f"folder: expected clips of performer {performer} in {folder}, found none")
-    rows = []
-    for path in paths:
-        with av.open(str(path)) as container:
-            clip = [frame.to_image() for frame in container.decode(video=0)]
-        size = width, width * clip[0].height // clip[0].width
-        chosen = [clip[i].resize(size) for i in np.linspace(0, len(clip) - 1, frames).astype(int)]
-        row = Image.new("RGB", (width * frames, chosen[0].height))
-        for number, image in enumerate(chosen):
-            row.paste(image, (number * width, 0))
-        ImageDraw.Draw(row).text((3, 2), f"{path.parent.name} {path.stem}", fill="red")
-        rows.append(row)
-    whole = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
-    for number, row in enumerate(rows):
-        whole.paste(row, (0, number * rows[0].height))
-    return whole
+    return contact_sheet({f"{path.parent.name} {path.stem}": path for path in paths}, frames, width)
