@@ -4,6 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from health_actions.models.conv3d import Conv3d
+from health_actions.models.network3d import GlobalMean, Network3d
+
 # Blocks of each layer; kind of block; width of the first layer's 3 x 3 x 3 convolutions and their groups; shortcut.
 ARCHITECTURES = {
     "resnet18": ((2, 2, 2, 2), "basic", 64, 1, "A"),
@@ -25,14 +28,14 @@ class Block(nn.Module):
         super().__init__()
         self.depth = len(convolutions)
         for number, (inputs, outputs, kernel, stride, groups) in enumerate(convolutions, start=1):
-            convolution = nn.Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+            convolution = Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
             self.add_module(f"conv{number}", convolution)
             self.add_module(f"bn{number}", nn.BatchNorm3d(outputs))
         inputs, self.stride = convolutions[0][0], max(stride for _, _, _, stride, _ in convolutions)
         self.added = outputs - inputs
         self.downsample = None
         if shortcut == "B" and (self.stride > 1 or self.added):
-            self.downsample = nn.Sequential(nn.Conv3d(inputs, outputs, 1, self.stride, bias=False),
+            self.downsample = nn.Sequential(Conv3d(inputs, outputs, 1, self.stride, bias=False),
                                             nn.BatchNorm3d(outputs))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -48,31 +51,31 @@ class Block(nn.Module):
         return maps
 
 
-class ResNet3d(nn.Module):
+class ResNet3d(Network3d):
     """3-D residual network (study B, Table 3), names and shapes of its weights as published.
 
     Args:
         architecture: one of `ARCHITECTURES`.
         num_classes: number of logits.
         size: not used; any height and width from 32 pixels on will do.
-        pretrained: must be None; `load_published` loads the published weights.
+        pretrained, last_layer_only: see `Network3d.finish`.
         shortcut: where a block changes the maps' shape, "A" takes every other value and adds empty channels, "B" learns
             a 1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others.
 
     Raises:
-        ValueError: for weights or a shortcut that do not exist.
+        ValueError: for a shortcut that does not exist.
     """
 
-    def __init__(self, architecture: str, *, num_classes: int, size: int, pretrained=None, shortcut: str | None = None):
-        super().__init__()
+    head = "fc"
+
+    def __init__(self, architecture: str, *, num_classes: int, size: int, pretrained: str | None = None,
+                 shortcut: str | None = None, last_layer_only: bool = False):
+        super().__init__(architecture)
         blocks, kind, width, groups, published_shortcut = ARCHITECTURES[architecture]
-        shortcut = shortcut or published_shortcut
-        if pretrained is not None:
-            raise ValueError(f"{architecture}: pretrained must be None, found {pretrained!r}; load a checkpoint into "
-                             "the built model with load_published(model, file, replace_head=True)")
-        if shortcut not in ("A", "B"):
+        self.shortcut = shortcut or published_shortcut
+        if self.shortcut not in ("A", "B"):
             raise ValueError(f"{architecture}: shortcut must be 'A' or 'B', found {shortcut!r}")
-        self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
+        self.conv1 = Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d(3, 2, 1)
         inputs = 64
@@ -86,19 +89,15 @@ class ResNet3d(nn.Module):
                     "basic": [(inputs, inner, 3, stride, 1), (inner, outputs, 3, 1, 1)],
                     "bottleneck": [(inputs, inner, 1, 1, 1), (inner, inner, 3, stride, groups),
                                    (inner, outputs, 1, 1, 1)],
-                }[kind], shortcut))
+                }[kind], self.shortcut))
                 inputs = outputs
             self.add_module(f"layer{layer + 1}", nn.Sequential(*made))
+        self.avgpool = GlobalMean()
         self.fc = nn.Linear(inputs, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        # Up to a quarter faster in bfloat16, in which these are trained by default; mostly slower in float32.
-        self.to(memory_format=torch.channels_last_3d)
+        self.finish(pretrained, last_layer_only)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
-        maps = self.conv1(clips.contiguous(memory_format=torch.channels_last_3d))
-        maps = self.maxpool(functional.relu(self.bn1(maps)))
+        maps = self.maxpool(functional.relu(self.bn1(self.conv1(self.arrange(clips)))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
-        return self.fc(maps.mean((2, 3, 4)))
+        return self.fc(self.avgpool(maps))
