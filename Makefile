@@ -21,9 +21,11 @@ quick: .venv/.ready
 lab: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks
 
-# Training times of Table 3 in the last run on this machine: they differ from run to run, so no report holds them.
+# Training times of study A's Table 3 and what a clip takes each of study B's networks, in the last run on this machine:
+# they differ from run to run, so no report holds them.
 times:
-	@column -s, -t build/handwash/times/table_3.csv 2>/dev/null || echo "no times yet: make repro (results that dvc took from its cache have none)"
+	@for table in build/*/times/*.csv; do echo "$$table"; column -s, -t $$table 2>/dev/null || \
+	  echo "no times yet: make repro (results that dvc took from its cache have none)"; done
 
 # The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
 clips: .venv/.ready

@@ -83,7 +83,7 @@ def test_hidden_files_and_files_elsewhere_are_not_listed(tmp_path):
 
 def test_a_name_that_contradicts_its_folder_is_noted_and_used(tmp_path):
     row = find_one(tmp_path, "Step_1/HandWash_002_A_03_G_01.mp4")
-    assert row["note"] == "its name says action 03, its folder step_1" and row["reason"] == ""
+    assert row["note"] == "its name says action step_2_right, its folder step_1" and row["reason"] == ""
 
 
 def test_clips_come_in_the_order_of_their_paths(tmp_path):

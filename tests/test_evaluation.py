@@ -13,16 +13,26 @@ from torch import nn
 
 from health_actions.datasets import FrameDataset, cache_features, take_clips
 from health_actions.evaluation import (
+    add_gains,
     choose_architecture,
+    choose_model,
+    compare_alerts,
     compare_architectures,
+    compare_classes,
     compare_pair,
     compare_runs,
+    compare_starts,
+    compare_top_k,
     count_confusions,
+    count_missed,
     count_operations,
     give_interval,
     list_mix_ups,
+    list_trained,
+    measure_latency,
     predict_clips,
     predict_folds,
+    prefer_pretrained,
     read_cards,
     score,
     score_classes,
@@ -288,3 +298,108 @@ def test_the_architecture_to_vary_is_the_best_by_validation_or_the_one_named():
     assert choose_architecture(table_1, "c") == "c"
     with pytest.raises(ValueError, match="base is 'd', but Table 1 has: best, a, b, c"):
         choose_architecture(table_1, "d")
+
+
+NUMBERED = BY_HAND.assign(clip=list("abcde"))  # 2 of 5 right, 3 of 5 among the first two
+RIGHT = make_predictions([(label, [0.8 if name == label else 0.1 for name in CLASSES]) for label in BY_HAND["class"]]
+                         ).assign(clip=list("abcde"))
+
+
+@pytest.fixture
+def clip_level():
+    """c3d was never pretrained."""
+    return {("c3d", "scratch"): RIGHT, ("small", "scratch"): NUMBERED, ("small", "pretrained"): RIGHT}
+
+
+@pytest.fixture
+def starts(clip_level):
+    video_level = clip_level | {("small", "scratch"): RIGHT}
+    cards = {("c3d", "scratch"): [make_card(1, 0.9)], ("small", "scratch"): [make_card(1, 0.5), make_card(2, 1.0)],
+             ("small", "pretrained"): [make_card(1, 0.6)]}
+    return compare_starts(clip_level, video_level, cards, CLASSES)
+
+
+def test_each_model_and_start_has_a_row_with_clips_and_videos_named_apart(starts):
+    assert starts[["model", "start"]].values.tolist() == [
+        ["c3d", "scratch"], ["small", "scratch"], ["small", "pretrained"]]
+    row = starts.loc[1]
+    assert row[["pixels", "frames", "epochs", "validation", "clips"]].tolist() == [32, 8, 4, 0.75, 5]
+    assert row[["clip_top1", "clip_top2", "video_top1", "video_top2"]].tolist() == pytest.approx([0.4, 0.6, 1, 1])
+    assert row[["low", "high"]].tolist() == pytest.approx(give_interval(2, 5))
+    assert row[["clip_top2_low", "clip_top2_high"]].tolist() == pytest.approx(give_interval(3, 5))
+    assert row[["video_low", "video_high"]].tolist() == pytest.approx(give_interval(5, 5))
+
+
+def test_a_gain_stands_in_the_pretrained_row_of_what_was_trained_from_both_starts(starts, clip_level):
+    table = add_gains(starts, clip_level, {"small": 0.3, "c3d": 0.1})
+    assert table["gain"].tolist() == pytest.approx([np.nan, np.nan, 0.6], nan_ok=True)
+    assert table["published_gain"].tolist() == pytest.approx([np.nan, np.nan, 0.3], nan_ok=True)
+    assert table.loc[2, "gain_p"] == pytest.approx(2 / 2 ** 3)  # 3 clips differ, all of them the pretrained one's
+    alone = add_gains(starts.tail(1), clip_level, {})
+    assert alone[["gain", "gain_p", "published_gain"]].isna().all(axis=None) and len(alone) == 1
+
+
+def test_the_best_model_is_a_pretrained_one_if_there_is_any(starts):
+    assert choose_model(starts)[["model", "start"]].tolist() == ["small", "pretrained"]
+    scratch = starts[starts["start"] == "scratch"]
+    assert choose_model(scratch)["model"] == "c3d"
+    assert choose_model(scratch.assign(validation=0.5))["model"] == "c3d", "the first of equals"
+    assert choose_model(scratch.assign(clip_top1=[0.0, 1.0]))["model"] == "c3d", "test clips have no say"
+    with pytest.raises(ValueError, match="no trained model"):
+        choose_model(starts.head(0))
+
+
+def test_table_3_has_a_row_a_model_pretrained_where_it_was(starts):
+    assert prefer_pretrained(starts)[["model", "start"]].values.tolist() == [["c3d", "scratch"],
+                                                                             ["small", "pretrained"]]
+    table = compare_top_k(starts, {"c3d": {"top1": 0.5, "top2": 0.7}})
+    assert table.loc[0, ["published_top1", "published_top2", "clip_top1"]].tolist() == [0.5, 0.7, 1]
+    assert table.loc[1, ["published_top1", "published_top2"]].isna().all() and "validation" not in table
+
+
+def test_actions_are_compared_in_the_order_of_the_classes():
+    table = compare_classes(BY_HAND, CLASSES, {B: [0.7, 0.6, 0.5], "another": [1, 1, 1]})
+    assert table["action"].tolist() == CLASSES and table["clips"].tolist() == [3, 1, 1]
+    assert table.loc[1, ["published_precision", "published_recall", "published_f1"]].tolist() == [0.7, 0.6, 0.5]
+    assert table.loc[1, ["precision", "recall", "f1"]].tolist() == pytest.approx([1 / 4, 1, 2 / 5])
+    assert table.loc[[0, 2], "published_f1"].isna().all()
+
+
+def test_missed_alerts_are_counted_by_hand():
+    table = compare_alerts({("small", "scratch"): BY_HAND}, CLASSES, [A, "none such", C])
+    assert table[["action", "clips", "missed", "called"]].values.tolist() == [[A, 3, 2, 1], [C, 1, 1, 0]]
+    assert table.loc[0, ["recall", "precision"]].tolist() == pytest.approx([1 / 3, 1])
+    assert table.loc[0, ["recall_low", "recall_high"]].tolist() == pytest.approx(give_interval(1, 3))
+    assert table.loc[0, ["precision_low", "precision_high"]].tolist() == pytest.approx(give_interval(1, 1))
+    assert table.loc[1, "recall"] == 0 and np.isnan(table.loc[1, "precision"])
+
+
+def test_the_model_that_misses_fewest_comes_first(clip_level):
+    missed = count_missed(compare_alerts(clip_level, CLASSES, [A, C]))
+    assert missed.values.tolist() == [["c3d", "scratch", 4, 0], ["small", "pretrained", 4, 0],
+                                      ["small", "scratch", 4, 3]]
+    assert count_missed(compare_alerts(clip_level, CLASSES, ["none such"])).empty
+
+
+def test_two_classes_and_one_start_are_enough_for_study_b():
+    classes = ["fall", "adl"]
+    table = make_predictions([("fall", [0.9, 0.1]), ("adl", [0.6, 0.4])], classes).assign(clip=["a", "b"])
+    only = {("small", "scratch"): table}
+    starts = compare_starts(only, only, {("small", "scratch"): [make_card(1, 0.5)]}, classes)
+    assert starts.loc[0, ["clip_top1", "clip_top2", "clips"]].tolist() == [0.5, 1, 2]
+    assert choose_model(add_gains(starts, only, {}))["model"] == "small"
+    assert compare_alerts(only, classes, ["fall", "staggering"])["recall"].tolist() == [1]
+
+
+def test_what_was_trained_is_listed_in_the_order_of_names(tmp_path):
+    for folder in ("b/scratch/fold_1", "a/pretrained/fold_1", "a/scratch/fold_2", "c/scratch/fold_1"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "card.json").touch()
+    (tmp_path / "b/pretrained").mkdir()
+    assert list_trained(tmp_path, ["b", "a", "d"]) == [("b", "scratch"), ("a", "scratch"), ("a", "pretrained")]
+    with pytest.raises(FileNotFoundError, match="no trained fold of d in"):
+        list_trained(tmp_path, ["d"])
+
+
+def test_latency_is_a_positive_time():
+    assert measure_latency(nn.Conv3d(3, 2, 3), frames=4, size=8, runs=2) > 0

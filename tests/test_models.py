@@ -78,7 +78,8 @@ def test_what_is_too_small_is_told_with_the_least(what, value, least):
 
 @pytest.mark.parametrize(("name", "known"), [
     ("convlstm", "width, dropout"), ("cnn_lstm_custom", "freeze, lstm_width, dropout, grid"),
-    ("three_stream", "backbone, freeze, lstm_width, dropout, grid"), ("resnet18", "shortcut"), ("r3d_18", "none")])
+    ("three_stream", "backbone, freeze, lstm_width, dropout, grid"), ("resnet18", "shortcut, last_layer_only"),
+    ("r3d_18", "none")])
 def test_an_unknown_option_is_told_with_those_that_are_known(name, known):
     with pytest.raises(ValueError, match=f"{name} has no option wings; it has {known}$"):
         build_model(name, **SMALL, wings=2)
@@ -86,8 +87,7 @@ def test_an_unknown_option_is_told_with_those_that_are_known(name, known):
 
 @pytest.mark.parametrize(("name", "pretrained"), [("convlstm", "imagenet"), ("cnn_lstm_custom", "imagenet"),
                                                   ("cnn_lstm_efficientnet_lite0", "kinetics"),
-                                                  ("three_stream", "kinetics"), ("resnet18", "kinetics600"),
-                                                  ("r2plus1d_18", "imagenet")])
+                                                  ("three_stream", "kinetics"), ("r2plus1d_18", "imagenet")])
 def test_weights_that_do_not_exist_are_refused(name, pretrained):
     with pytest.raises(ValueError, match="pretrained must be None"):
         build_model(name, **SMALL, pretrained=pretrained)

@@ -12,9 +12,10 @@ import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 
-from health_actions.report import HANDWASH_CONTENTS
+from health_actions.clips import NTU_ACTIONS
+from health_actions.contents import HANDWASH_CONTENTS, NTU_CONTENTS, STUDIES
 from health_actions.run import list_parameters, read_params
-from health_actions.splits import PROTOCOLS
+from health_actions.splits import NTU_PROTOCOLS, PROTOCOLS
 from health_actions.training import Recipe
 from health_actions.transforms import AUGMENTATIONS
 
@@ -24,6 +25,7 @@ PACKAGE = ROOT / "src" / "health_actions"
 STAGES = [name for name in DVC["stages"] if name != "report"]
 PROFILES = ["laptop", "published"]
 MODELS = PARAMS["handwash"]["models"]
+NETWORKS = PARAMS["ntu"]["models"]
 # What every stage uses and no result depends on.
 PLUMBING = {"__init__.py", "paths.py", "progress.py", "run.py"}
 
@@ -49,8 +51,9 @@ def follow_imports(source: str) -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in found if file.name not in PLUMBING or "models" in file.parts}
 
 
-def describe_stage(stage: str, profile: str = "laptop", model: str = "cnn_lstm_efficientnet_lite0") -> dict:
+def describe_stage(stage: str, profile: str = "laptop", model: str | None = None) -> dict:
     """A stage with its variables filled in."""
+    model = model or ("squeezenet" if stage.startswith("ntu") else "cnn_lstm_efficientnet_lite0")
     text = json.dumps(DVC["stages"][stage]).replace("${profile}", profile).replace("${item.model}", model)
     return json.loads(text)
 
@@ -94,7 +97,9 @@ def test_a_stage_depends_on_every_file_that_its_notebook_imports(stage):
 def test_a_stage_knows_every_file_and_folder_of_its_notebook(stage):
     described = describe_stage(stage)
     made = {next(iter(out)) for out in [*described["outs"], *described.get("metrics", [])]}
-    no_results = {".resume/handwash", "build/handwash/times"}  # checkpoints, and times that differ from run to run
+    # Checkpoints, and times that differ from run to run.
+    no_results = {f"{folder}/{study['name']}{times}" for study in STUDIES
+                  for folder, times in ((".resume", ""), ("build", "/times"))}
     assert set(list_paths(described).values()) <= made | no_results | set(described["deps"])
 
 
@@ -108,29 +113,33 @@ def test_a_stage_runs_again_when_a_value_that_it_takes_changes(stage, profile):
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_notebook_takes_every_value_from_params_and_none_that_it_does_not_know(stage, profile):
-    for model in MODELS:
+    for model in NETWORKS if stage.startswith("ntu") else MODELS:
         described = describe_stage(stage, profile, model)
         taken = {*read_params(ROOT / "params.yaml", list_keys(described)),
                  *re.findall(r"--set (\w+)=", described["cmd"])}
-        assert taken - {"output"} == {*list_parameters(read_notebook(described))} - {*list_paths(described)}, model
+        paths = {*list_paths(described)}
+        assert taken - paths == {*list_parameters(read_notebook(described))} - paths, model
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_notebook_opened_by_hand_starts_with_the_laptop_values(stage):
     described = describe_stage(stage)
     expected, values = read_params(ROOT / "params.yaml", list_keys(described)), read_defaults(described)
-    assert {name: values[name] for name in expected} == expected
+    assert {name: values[name] for name in expected} == expected, stage
 
 
 def test_the_report_depends_on_the_results_of_every_notebook():
     folders = {next(iter(out)) for stage in STAGES for out in DVC["stages"][stage]["outs"]}
     results = {folder for folder in folders if not folder.endswith(".ipynb")}
-    inner = {"build/handwash/frames", "build/handwash/models/${item.model}"}  # of these it shows the index, and nothing
+    # Of frames it shows the index, and nothing of the weights.
+    inner = {f"build/{study['name']}/frames" for study in STUDIES} | {
+        f"build/{folder}/${{item.model}}" for folder in ("handwash/models", "ntu/models", "ntu/pretrained")}
     assert results - inner <= set(DVC["stages"]["report"]["deps"])
 
 
-def test_the_report_shows_nothing_twice():
-    files = [file for file, _, _ in HANDWASH_CONTENTS]
+@pytest.mark.parametrize("contents", [HANDWASH_CONTENTS, NTU_CONTENTS])
+def test_the_report_shows_nothing_twice(contents):
+    files = [file for file, _, _ in contents]
     assert len(files) == len(set(files))
 
 
@@ -159,6 +168,32 @@ def test_the_values_of_an_architecture_make_a_recipe(profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+def test_every_network_has_its_parameters_and_they_make_a_recipe(profile):
+    study = PARAMS[profile]["ntu"]
+    for name in NETWORKS:
+        values = study["train"] | study["architectures"][name] | study["training"][name]
+        for key in ("accelerator", "devices", "starts"):
+            values.pop(key)
+        assert Recipe(architecture=name, **values).stride == study["train"]["stride"]
+        assert set(study["pretraining"][name]) == {"epochs", "released"}
+    assert study["annotations"]["protocol"] in {**PROTOCOLS, **NTU_PROTOCOLS}
+    assert set(study["evaluation"]["detailed"].values()) <= set(NETWORKS)
+    assert {*study["evaluation"]["alerts"], study["behaviour"]["falling"], study["behaviour"]["hand_action"]} <= set(
+        PARAMS["ntu"]["classes"])
+
+
+def test_the_published_profile_is_the_papers_protocol():
+    study = PARAMS["published"]["ntu"]
+    expected = {"window": 16, "stride": 2, "size": 112, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.001,
+                "schedule": "steps", "milestones": [40], "gamma": 0.1}
+    assert {name: study["train"][name] for name in expected} == expected
+    assert {options["epochs"] for options in study["training"].values()} == {50}
+    pretrained = {name for name, options in study["pretraining"].items() if options["released"]}
+    assert pretrained == set(NETWORKS) - {"c3d"}, "C3D was trained from scratch"
+    assert all(("pretrained" in study["training"][name]["starts"]) == (name in pretrained) for name in NETWORKS)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_what_is_compared_exists(profile):
     study = PARAMS[profile]["handwash"]
     assert PARAMS["handwash"]["rival"] in MODELS
@@ -170,6 +205,13 @@ def test_what_is_compared_exists(profile):
 
 def test_the_classes_are_those_of_the_paper():
     assert PARAMS["handwash"]["classes"] == HANDWASH_CLASSES
+
+
+def test_the_medical_actions_are_those_of_the_paper_under_ntus_numbers():
+    published = yaml.safe_load((ROOT / "published" / "ntu_2022.yaml").read_text())["classes"]
+    assert published == {number: name for number, name in NTU_ACTIONS.items() if number >= 41}
+    assert PARAMS["ntu"]["classes"] == list(published.values())
+    assert set(PARAMS["ntu"]["source_classes"]) <= set(NTU_ACTIONS.values()) - set(published.values())
 
 
 def test_conda_users_get_the_same_versions():

@@ -11,8 +11,8 @@ from health_actions.splits import SUBSETS
 LIST_NAMES = {"training": "trainlist", "validation": "vallist", "testing": "testlist"}
 
 
-def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int],
-                      classes: list[str]) -> None:
+def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int], classes: list[str], *,
+                      names: dict[str, str] | None = None) -> None:
     """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON.
 
     Args:
@@ -21,6 +21,7 @@ def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: di
         splits: one row a clip and fold, as of `make_splits`.
         frames: number of frames of each clip.
         classes: all classes in order; their numbers in the lists start from 1.
+        names: of the clips, where the files call them otherwise (see `name_folders`); lists then say `<class>/<name>`.
     """
     output = Path(output)
     numbers = {name: number for number, name in enumerate(classes, start=1)}
@@ -28,11 +29,13 @@ def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: di
     for fold, rows in splits.groupby("fold"):
         for subset, name in LIST_NAMES.items():
             chosen = rows[rows["subset"] == subset]
-            lines = [f"{clip} {numbers[label]}\n" for clip, label in zip(chosen["clip"], chosen["class"], strict=True)]
+            lines = [f"{f'{label}/{names[clip]}' if names else clip} {numbers[label]}\n"
+                     for clip, label in zip(chosen["clip"], chosen["class"], strict=True)]
             write_text(output / f"{name}{fold:02d}.txt", "".join(lines))
         database = {
-            row["clip"]: {"subset": row["subset"],
-                          "annotations": {"label": row["class"], "segment": [1, int(frames[row["clip"]])]}}
+            names[row["clip"]] if names else row["clip"]: {"subset": row["subset"],
+                                                           "annotations": {"label": row["class"],
+                                                                           "segment": [1, int(frames[row["clip"]])]}}
             for row in rows.to_dict("records")
         }
         text = json.dumps({"labels": classes, "database": database}, indent=1)
@@ -49,9 +52,10 @@ def audit_splits(splits: pd.DataFrame, duplicates: pd.DataFrame, classes: list[s
     """What stands on both sides of training and testing, fold by fold.
 
     Returns:
-        One row a fold: fold, clips in each subset, shared_recordings and shared_scenes (those of the test clips that
-        training or validation clips also have), shared_duplicates (test clips that also stand in training or
-        validation) and classes_not_trained (tested classes without a training clip).
+        One row a fold: fold, clips in each subset, shared_recordings, shared_scenes and, where splits tell takes,
+        shared_takes (those of the test clips that training or validation clips also have), shared_duplicates (test
+        clips that also stand in training or validation) and classes_not_trained (tested classes without a training
+        clip).
     """
     rows = []
     for fold, clips in splits.groupby("fold"):
@@ -65,6 +69,7 @@ def audit_splits(splits: pd.DataFrame, duplicates: pd.DataFrame, classes: list[s
                      **{subset: int((clips["subset"] == subset).sum()) for subset in SUBSETS},
                      "shared_recordings": len(set(seen["recording"]) & set(tested["recording"])),
                      "shared_scenes": len((set(seen["scene"]) & set(tested["scene"])) - {"unknown"}),
+                     **({"shared_takes": len(set(seen["take"]) & set(tested["take"]))} if "take" in clips else {}),
                      "shared_duplicates": len(both),
                      "classes_not_trained": " ".join(name for name in classes if name in missing)})
     return pd.DataFrame(rows)

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from health_actions.frames import load_frames
+from health_actions.frames import load_frames, open_clip
 from health_actions.paths import replacing
 from health_actions.progress import track
-from health_actions.transforms import place_window
+from health_actions.transforms import CentreCrop, place_frames, place_window, spread_frames
 
 KEPT_BYTES = 1_000_000_000  # of decoded frames in memory; the rest is read again from disk
+ARCHIVE_BYTES = 500_000  # about what a clip's JPEG pictures take, 240 pixels high
 CLIPS_A_JOB = 4  # go through a frozen backbone in one process before progress is told
 
 
@@ -34,40 +35,59 @@ class FrameDataset(Dataset):
     """Windows of a clip's frames.
 
     Args:
-        frames_folder: as written by `extract_frames`.
+        frames_folder: as written by `extract_frames`, or by `extract_archives` where `stride` is given.
         clips: one row a clip, with clip and class.
         classes: all classes in order.
         size: pixels.
         window: frames of an item.
         input_transform: see `build_input_transform`.
         draw: whatever the random windows and augmentations depend on, (seed, epoch, ...); None takes the centre window.
-        augmentation, probability: see `build_augmentation`; the share of clips that it is applied to, 0-1.
+        augmentation, probability: see `build_augmentation` and `build_crops`; the share of clips that it is applied to,
+            0-1.
         mirrored: class numbers of mirrored clips; None where the augmentation leaves the class as it is.
+        stride: None for study A's frames, which are squares and sampled already. Else every `stride`-th frame of an
+            archive is taken, and where no augmentation crops a clip its centre is.
+        windows: how many, spread evenly over a clip, to score it as a whole; 1: one alone. Needs stride.
+        change: what is done to the frames before anything else: (frames (count, 3, height, width) uint8, the clip's
+            name, the frames' numbers from 0 (count,)) -> frames of the same shape; None leaves them as they are.
 
-    An item is a clip (3, window, size, size) and its class number.
+    An item is a clip (3, window, size, size) and its class number; of more windows (windows, 3, window, size, size).
     """
 
     def __init__(self, frames_folder: Path, clips: pd.DataFrame, classes: list[str], *, size: int, window: int,
                  input_transform, draw: tuple | None = None, augmentation=None, probability: float = 0.0,
-                 mirrored: list[int] | None = None):
+                 mirrored: list[int] | None = None, stride: int | None = None, windows: int = 1, change=None):
         self.clips, self.window, self.draw = list(clips["clip"]), window, draw
         self.labels = [classes.index(name) for name in clips["class"]]
         self.input_transform, self.augmentation, self.probability = input_transform, augmentation, probability
-        self.mirrored = mirrored
-        self.load = functools.partial(_load_kept, Path(frames_folder), size)
+        self.mirrored, self.stride, self.windows, self.change = mirrored, stride, windows, change
+        self.fit = None if stride is None else CentreCrop(size)
+        self.load = functools.partial(_load_kept, Path(frames_folder), None if stride else size)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        frames, label = torch.from_numpy(self.load(self.clips[index])), self.labels[index]
+        frames, label = self.load(self.clips[index]), self.labels[index]
         generator = None if self.draw is None else seed_of(*self.draw, index)
-        start = place_window(len(frames), self.window, generator)
-        clip = frames[start:start + self.window].permute(0, 3, 1, 2)
+        numbers = self._place(len(frames), generator)
+        clip = torch.from_numpy(frames[numbers.flatten().numpy()]).permute(0, 3, 1, 2)
+        if self.change:
+            clip = self.change(clip, self.clips[index], numbers.flatten())
         if self.probability and torch.rand((), generator=generator) < self.probability:
             clip = draw_augmentation(self.augmentation, clip, generator)
             label = self.mirrored[label] if self.mirrored else label
-        return self.input_transform(clip).transpose(0, 1), label
+        elif self.fit:
+            clip = self.fit(clip)
+        clip = self.input_transform(clip)
+        return clip.unflatten(0, numbers.shape).transpose(-4, -3), label
+
+    def _place(self, length: int, generator: torch.Generator | None) -> torch.Tensor:
+        if self.stride is None:
+            return place_window(length, self.window, generator) + torch.arange(self.window)
+        if self.windows > 1:
+            return spread_frames(length, self.window, self.stride, self.windows)
+        return place_frames(length, self.window, self.stride, "random" if generator else "centre", generator)
 
 
 class FeatureDataset(Dataset):
@@ -226,13 +246,14 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def _load_kept(folder: Path, size: int, clip: str):
-    return _keeper(size)(folder, clip, size, (folder / f"{clip}.npz").stat().st_mtime_ns)
+def _load_kept(folder: Path, size: int | None, clip: str):
+    file = folder / f"{clip}{'.npz' if size else '.zip'}"
+    return _keeper(size)(folder, clip, file.stat().st_mtime_ns if file.exists() else 0)
 
 
 @functools.cache
-def _keeper(size: int):
-    @functools.lru_cache(maxsize=max(1, KEPT_BYTES // (32 * size * size * 3)))
-    def load(folder: Path, clip: str, size: int, written: int):  # written: frames extracted anew are read anew
-        return load_frames(folder, clip, size)
+def _keeper(size: int | None):
+    @functools.lru_cache(maxsize=max(1, KEPT_BYTES // (32 * size * size * 3 if size else ARCHIVE_BYTES)))
+    def load(folder: Path, clip: str, written: int):  # written: frames extracted anew are read anew
+        return load_frames(folder, clip, size) if size else open_clip(folder, clip)
     return load

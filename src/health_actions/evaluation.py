@@ -1,6 +1,7 @@
 """From trained models to numbers: a table of predictions, and every metric from it."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from health_actions.transforms import build_input_transform
 
 
 def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, features: Path | None = None,
-                  stream: int | None = None) -> pd.DataFrame:
+                  stream: int | None = None, windows: int = 1, change=None) -> pd.DataFrame:
     """Let each fold's model see its own test clips, once.
 
     Args:
@@ -27,6 +28,7 @@ def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, fe
         splits: one row a clip and fold.
         features: the clips' features as of `cache_features`, where they are at hand; clips as of `take_clips`.
         stream: number of the stream that answers alone, of a model with several; needs features.
+        windows, change: see `predict_clips`.
 
     Returns:
         See `predict_clips`; the folds one below the other.
@@ -42,7 +44,7 @@ def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, fe
         if folder.exists():
             model, card = load_model(folder)
             tables.append(predict_clips(model, card, part, frames_folder=frames_folder, features=kept, rows=rows,
-                                        stream=stream))
+                                        stream=stream, windows=windows, change=change))
     if not tables:
         raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
     return pd.concat(tables, ignore_index=True)
@@ -50,14 +52,19 @@ def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, fe
 
 def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
                   features: torch.Tensor | None = None, rows: dict[str, int] | None = None,
-                  stream: int | None = None, batch_size: int = 8) -> pd.DataFrame:
+                  stream: int | None = None, windows: int = 1, change=None, batch_size: int = 8) -> pd.DataFrame:
     """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
+
+    Such a score is one of clips (`clip_top1`). The mean over several windows of each is one of videos (`video_top1`),
+    as the papers call a whole recording.
 
     Args:
         model, card: as of `load_model`.
         clips: one row a clip: clip, class, fold.
         features, rows: of a frozen backbone, as of `load_features`, and each clip's row there.
         stream: see `predict_folds`.
+        windows: how many, spread evenly over the clip, whose probabilities are averaged; 1: the centre window alone.
+        change: of the frames, see `FrameDataset`; not of features.
 
     Returns:
         One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
@@ -72,8 +79,9 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
     else:
         transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"].lower())
         dataset = FrameDataset(frames_folder, clips, classes, size=card["clip"]["size"], window=window,
-                               input_transform=transform, draw=draw)
-    batches = build_loader(dataset, batch_size=batch_size)
+                               input_transform=transform, draw=draw, stride=card["clip"].get("stride"), windows=windows,
+                               change=change)
+    batches = build_loader(dataset, batch_size=max(1, batch_size // windows))
     model.eval()
     if features is None:
         answer = model
@@ -81,9 +89,9 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         answer = model.classify if stream is None else lambda items: model.classify_streams(items)[:, stream]
     # What stands behind cached features computes in float32, as it was trained.
     with torch.inference_mode(), autocast(training["precision"] if features is None else "32-true"):
-        logits = [answer(items).double() for items, _ in
+        logits = [answer(items.flatten(0, 1) if windows > 1 else items).double() for items, _ in
                   track(batches, total=len(batches), title=f"{training['architecture']}, fold {training['fold']}")]
-    probabilities = torch.cat(logits).softmax(1).numpy().round(6)
+    probabilities = torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy().round(6)
     table = pd.DataFrame(probabilities, columns=classes)
     table.insert(0, "clip", list(clips["clip"]))
     table.insert(1, "fold", training["fold"])
@@ -100,19 +108,20 @@ def give_interval(correct: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def score(predictions: pd.DataFrame, classes: list[str]) -> dict:
-    """Clip-level accuracy of a table of predictions.
+def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") -> dict:
+    """Accuracy of a table of predictions, named for what was scored: windows of clips, or whole videos.
 
     Returns:
-        clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2; shares of 1.
+        clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2; shares of 1. With the level "video":
+        video_top1, ...
     """
     labels = predictions["class"].map(classes.index).to_numpy()
     correct = int((predictions["class"] == predictions["predicted"]).sum())
     low, high = give_interval(correct, len(predictions))
     best_two = np.argsort(-predictions[classes].to_numpy(), axis=1, kind="stable")[:, :2]
     top2 = (best_two == labels[:, None]).any(axis=1).mean()
-    return {"clips": len(predictions), "clip_top1": correct / len(predictions), "clip_top1_low": low,
-            "clip_top1_high": high, "clip_top2": float(top2)}
+    return {"clips": len(predictions), f"{level}_top1": correct / len(predictions), f"{level}_top1_low": low,
+            f"{level}_top1_high": high, f"{level}_top2": float(top2)}
 
 
 def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -229,3 +238,166 @@ def count_operations(model: nn.Module, *, frames: int, size: int) -> int:
     with torch.inference_mode(), counter:
         model.eval()(torch.zeros(1, 3, frames, size, size))
     return counter.get_total_flops() // 2  # it counts a multiplication and an addition as two
+
+
+def list_trained(models: Path, names: list[str], starts: tuple[str, ...] = ("scratch", "pretrained")
+                 ) -> list[tuple[str, str]]:
+    """What was trained of study B: (model, start) of each `<models>/<model>/<start>/fold_<k>`, in the order of names.
+
+    Raises:
+        FileNotFoundError: when nothing was.
+    """
+    found = [(name, start) for name in names for start in starts
+             if any((Path(models) / name / start).glob("fold_*/card.json"))]
+    if not found:
+        raise FileNotFoundError(f"no trained fold of {', '.join(names)} in {models}: train a model first (make repro)")
+    return found
+
+
+def compare_starts(clip_level: dict[tuple[str, str], pd.DataFrame], video_level: dict[tuple[str, str], pd.DataFrame],
+                   cards: dict[tuple[str, str], list[dict]], classes: list[str]) -> pd.DataFrame:
+    """One row a model and start of study B.
+
+    Args:
+        clip_level: (model, start) -> predictions from the centre window of each clip.
+        video_level: the same from several windows of each.
+        cards: (model, start) -> cards of its folds.
+
+    Returns:
+        model, start, pixels, frames, epochs, validation (mean of the folds' best), clip_top1 with low and high (95 %),
+        clip_top2 with clip_top2_low and clip_top2_high, video_top1 with video_low and video_high, video_top2, clips.
+    """
+    rows = []
+    for (model, start), table in clip_level.items():
+        own = cards[model, start]
+        clip, video = score(table, classes), score(video_level[model, start], classes, "video")
+        top2_low, top2_high = give_interval(round(clip["clip_top2"] * clip["clips"]), clip["clips"])
+        rows.append({
+            "model": model, "start": start, "pixels": own[0]["clip"]["size"], "frames": own[0]["clip"]["window"],
+            "epochs": own[0]["training"]["epochs"],
+            "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in own])),
+            "clip_top1": clip["clip_top1"], "low": clip["clip_top1_low"], "high": clip["clip_top1_high"],
+            "clip_top2": clip["clip_top2"], "clip_top2_low": top2_low, "clip_top2_high": top2_high,
+            "video_top1": video["video_top1"], "video_low": video["video_top1_low"],
+            "video_high": video["video_top1_high"], "video_top2": video["video_top2"], "clips": clip["clips"]})
+    return pd.DataFrame(rows)
+
+
+def add_gains(starts: pd.DataFrame, clip_level: dict[tuple[str, str], pd.DataFrame], published: dict[str, float]
+              ) -> pd.DataFrame:
+    """Figure 16 as a table: what pretrained weights gain, in the row of the pretrained model where both were trained.
+
+    Args:
+        starts: of `compare_starts`.
+        clip_level: the predictions it was made from.
+        published: model -> the gain that the paper states.
+
+    Returns:
+        starts with gain (of clip_top1), gain_p (McNemar's exact test, see `compare_pair`) and published_gain.
+    """
+    top1 = starts.set_index(["model", "start"])["clip_top1"]
+    both = {model for model, start in top1.index if start == "pretrained" and (model, "scratch") in top1.index}
+    rows = []
+    for model, start in top1.index:
+        told = {"gain": np.nan, "gain_p": np.nan, "published_gain": np.nan}
+        if start == "pretrained" and model in both:
+            pair = compare_pair(clip_level[model, "scratch"], clip_level[model, "pretrained"])
+            told |= {"gain": top1[model, "pretrained"] - top1[model, "scratch"], "gain_p": pair["p"]}
+        if start == "pretrained":
+            told["published_gain"] = published.get(model, np.nan)
+        rows.append(told)
+    return pd.concat([starts.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
+
+
+def prefer_pretrained(starts: pd.DataFrame) -> pd.DataFrame:
+    """One row a model, as in the paper's Table 3: pretrained, or from scratch where it was not pretrained."""
+    ranked = starts.sort_values("start", key=lambda start: start != "pretrained", kind="stable")
+    return ranked.drop_duplicates("model").sort_index().reset_index(drop=True)
+
+
+def choose_model(starts: pd.DataFrame) -> pd.Series:
+    """The row of the model that is best by validation, among the pretrained ones if there are any.
+
+    Test clips have no say. Of models that are equally good the first one is taken.
+
+    Raises:
+        ValueError: when no model is to choose from.
+    """
+    if starts.empty:
+        raise ValueError("no trained model to choose from")
+    pretrained = starts[starts["start"] == "pretrained"]
+    among = starts if pretrained.empty else pretrained
+    return among.loc[among["validation"].idxmax()]
+
+
+def compare_top_k(starts: pd.DataFrame, published: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """Table 3: top-1 and top-2 of each model, published and reproduced, clip-level and video-level.
+
+    Args:
+        starts: of `compare_starts`.
+        published: model -> top1 and top2 in the paper; one that is not there has none.
+    """
+    table = prefer_pretrained(starts)
+    for place, name in ((2, "top1"), (3, "top2")):
+        table.insert(place, f"published_{name}",
+                     [published.get(model, {}).get(name, np.nan) for model in table["model"]])
+    return table.drop(columns=["pixels", "frames", "epochs", "validation"])
+
+
+def compare_classes(predictions: pd.DataFrame, classes: list[str], published: dict[str, list[float]]) -> pd.DataFrame:
+    """Tables 4 to 6: precision, recall and F1 of each action, published and reproduced.
+
+    Args:
+        published: action -> precision, recall and F1 in the paper; one that is not there has none.
+
+    Returns:
+        action, clips, published_precision, published_recall, published_f1, precision, recall, f1, recall_low and
+        recall_high (95 %).
+    """
+    own = score_classes(predictions, classes).rename(columns={"class": "action"})
+    for place, measure in enumerate(("precision", "recall", "f1")):
+        own[f"published_{measure}"] = [published.get(action, [np.nan] * 3)[place] for action in classes]
+    return own[["action", "clips", "published_precision", "published_recall", "published_f1", "precision", "recall",
+                "f1", "recall_low", "recall_high"]]
+
+
+def compare_alerts(predictions: dict[tuple[str, str], pd.DataFrame], classes: list[str], alerts: list[str]
+                   ) -> pd.DataFrame:
+    """How often each model misses the actions that must not be missed; alerts that are no class are left out.
+
+    Returns:
+        model, start, action, clips (n that show it), missed, recall with recall_low and recall_high (95 %), called (n
+        that were called so), precision with precision_low and precision_high (no number where none was called so).
+    """
+    rows = []
+    for (model, start), table in predictions.items():
+        for action in [name for name in alerts if name in classes]:
+            shown, called = table["class"] == action, table["predicted"] == action
+            found, clips, calls = int((shown & called).sum()), int(shown.sum()), int(called.sum())
+            low, high = give_interval(found, clips)
+            precision_low, precision_high = give_interval(found, calls)
+            rows.append({
+                "model": model, "start": start, "action": action, "clips": clips, "missed": clips - found,
+                "recall": found / clips if clips else np.nan, "recall_low": low, "recall_high": high, "called": calls,
+                "precision": found / calls if calls else np.nan, "precision_low": precision_low,
+                "precision_high": precision_high})
+    return pd.DataFrame(rows, columns=["model", "start", "action", "clips", "missed", "recall", "recall_low",
+                                       "recall_high", "called", "precision", "precision_low", "precision_high"])
+
+
+def count_missed(alerts: pd.DataFrame) -> pd.DataFrame:
+    """Clips of all alert actions together that each model missed, the fewest first: model, start, clips, missed."""
+    sums = alerts.groupby(["model", "start"], sort=False, as_index=False)[["clips", "missed"]].sum()
+    return sums.sort_values("missed", kind="stable", ignore_index=True)
+
+
+def measure_latency(model: nn.Module, *, frames: int, size: int, runs: int = 5) -> float:
+    """Median seconds that a model takes for one clip, after a run to warm up."""
+    clip, seconds = torch.zeros(1, 3, frames, size, size), []
+    model.eval()
+    with torch.inference_mode():
+        for _ in range(runs + 1):
+            started = time.perf_counter()
+            model(clip)
+            seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))

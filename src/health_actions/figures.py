@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy import ndimage
 
 from health_actions.paths import replacing
@@ -236,4 +237,228 @@ def plot_shares(table: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     right.set_yticks(places, [f"{row.model}, {row.clips} ({row.count})" for row in summary.itertuples()])
     right.invert_yaxis()
     right.set_xlabel("share of the saliency / share of the area")
+    return figure
+
+
+def show_snapshots(rows: dict[str, list[np.ndarray]], *, captions: dict[str, list[str]] | None = None,
+                   boxes: dict[str, list[list[tuple]]] | None = None, height: float = 0.8) -> Figure:
+    """Figures 2 and 3 of study B: rows of pictures of one height, whatever their shape.
+
+    Args:
+        rows: title -> pictures, uint8 (height, width, 3) each.
+        captions: title -> a text under each of the row's pictures; rows may be missing.
+        boxes: title -> the boxes to outline in each picture, (left, top, right, bottom) in pixels; rows may be missing.
+        height: of a picture, inches.
+
+    Raises:
+        ValueError: when a row's captions or boxes are not as many as its pictures.
+    """
+    captions, boxes, gap = captions or {}, boxes or {}, 0.06
+    for name, more in [(name, more) for texts in (captions, boxes) for name, more in texts.items()]:
+        if len(more) != len(rows.get(name, [])):
+            count = len(rows.get(name, []))
+            raise ValueError(f"row {name!r} has {count} pictures, found captions or boxes of {len(more)}")
+    widths = {title: [picture.shape[1] / picture.shape[0] for picture in pictures] for title, pictures in rows.items()}
+    widest = max(sum(row) + gap * (len(row) - 1) for row in widths.values())
+    figsize = widest * height + 1.6, len(rows) * height * 1.3
+    figure, axes = pyplot.subplots(len(rows), 1, figsize=figsize, squeeze=False)
+    for axis, (title, pictures) in zip(axes[:, 0], rows.items(), strict=True):
+        left = 0.0
+        for number, (picture, width) in enumerate(zip(pictures, widths[title], strict=True)):
+            axis.imshow(picture, extent=(left, left + width, 0, 1), interpolation="antialiased")
+            scale = 1 / picture.shape[0]
+            for place, box in enumerate(boxes.get(title, [[]] * len(pictures))[number]):
+                axis.add_patch(pyplot.Rectangle(
+                    (left + box[0] * scale, 1 - box[3] * scale), (box[2] - box[0]) * scale, (box[3] - box[1]) * scale,
+                    fill=False, edgecolor=f"C{place + 1}", linewidth=1.2))
+            if title in captions:
+                axis.text(left + width / 2, -0.05, captions[title][number], ha="center", va="top", fontsize=7)
+            left += width + gap
+        axis.set(xlim=(0, widest), ylim=(-0.25, 1), aspect="equal", xticks=[], yticks=[])
+        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def take_squares(frames, columns: int) -> np.ndarray:
+    """Evenly spread frames of a clip, the square in the middle: uint8 (columns, height, height, 3).
+
+    Args:
+        frames: uint8 (length, height, width, 3), an array or a `ClipArchive`; the width is the height at least.
+        columns: frames to take.
+    """
+    chosen = frames[np.linspace(0, len(frames) - 1, columns).round().astype(int)]
+    height, width = chosen.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return chosen[:, top:top + side, left:left + side]
+
+
+def plot_behaviour(table: pd.DataFrame) -> Figure:
+    """Behaviour tests: the share of clips that behave as expected, with its 95 % interval, in groups by kind.
+
+    Args:
+        table: of `behaviour.check_behaviour`; a test without clips is named, with a dash instead of a mark.
+    """
+    kinds = table.groupby("kind", sort=False)
+    counts = kinds.size()
+    figure, axes = pyplot.subplots(len(counts), 1, figsize=(7.5, 0.34 * len(table) + 0.6 * len(counts) + 0.3),
+                                   sharex=True, squeeze=False, height_ratios=list(counts))
+    for number, (axis, (kind, part)) in enumerate(zip(axes[:, 0], kinds, strict=True)):
+        for place, row in enumerate(part.itertuples()):
+            if row.clips:
+                axis.plot([row.low, row.high], [place, place], color=f"C{number}")
+                axis.plot(row.rate, place, "o", color=f"C{number}", clip_on=False)
+            else:
+                axis.text(0.01, place, "- not tested", va="center", fontsize=8)
+        axis.set_yticks(range(len(part)), [f"{row.test} ({row.clips})" for row in part.itertuples()])
+        axis.set(xlim=(0, 1), ylim=(len(part) - 0.5, -0.5), title=kind)
+        axis.grid(axis="x", alpha=0.3)
+    axes[-1, 0].set_xlabel("share of the clips that behave as expected")
+    return figure
+
+
+# Fill and hatch of the bars of a group: told apart in black and white, too.
+BARS = (("C0", ""), ("C4", "///"), ("C5", "..."), ("C3", "xxx"))
+MARKS = "os^vDPX*<>"
+
+
+def _draw_groups(axis, labels: list[str], groups: dict[str, tuple], *, styles: dict | None = None) -> None:
+    """Horizontal bars from zero, a group a label: name -> values, and their intervals' lows and highs (or None)."""
+    height, places = 0.8 / len(groups), np.arange(len(labels))
+    for number, (name, (values, low, high)) in enumerate(groups.items()):
+        values = np.asarray(values, float)
+        colour, hatch = (styles or {}).get(name, BARS[number])
+        errors = None if low is None else np.abs(np.nan_to_num(np.array([low, high], float) - values))
+        axis.barh(places + (number - (len(groups) - 1) / 2) * height, values, height, xerr=errors, color=colour,
+                  hatch=hatch, edgecolor="white", ecolor="black", capsize=2, error_kw={"elinewidth": 1}, label=name)
+    axis.set_yticks(places, labels)
+    axis.set(xlim=(0, 1), ylim=(len(labels) - 0.5, -0.5))
+
+
+def plot_starts(starts: pd.DataFrame) -> Figure:
+    """Figure 16 of study B: clip top-1 from scratch and from pretrained weights, with 95 % intervals.
+
+    Args:
+        starts: of `evaluation.compare_starts`; a start that was not trained has no bar.
+    """
+    models = list(starts["model"].drop_duplicates())
+    names = [(start, title) for start, title in (("scratch", "from scratch"), ("pretrained", "pretrained"))
+             if start in set(starts["start"])]
+    figure, axis = pyplot.subplots(figsize=(7.5, 0.5 * len(models) + 1))
+    parts = {title: starts[starts["start"] == start].set_index("model").reindex(models) for start, title in names}
+    styles = {"from scratch": BARS[1], "pretrained": BARS[0]}
+    _draw_groups(axis, models, {title: (part["clip_top1"], part["low"], part["high"]) for title, part in parts.items()},
+                 styles=styles)
+    axis.set_xlabel("clip top-1, with 95 % interval")
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def plot_top_k(table: pd.DataFrame) -> Figure:
+    """Figure 17 of study B: top-1 and top-2 of each model, published beside reproduced with 95 % intervals.
+
+    Args:
+        table: of `evaluation.compare_top_k`.
+    """
+    figure, axes = pyplot.subplots(1, 2, figsize=(7.5, 0.5 * len(table) + 1.2), sharey=True)
+    intervals = {"top1": ("low", "high"), "top2": ("clip_top2_low", "clip_top2_high")}
+    for axis, (name, (low, high)) in zip(axes, intervals.items(), strict=True):
+        groups = {"reproduced": (table[f"clip_{name}"], table[low], table[high])}
+        if table[f"published_{name}"].notna().any():
+            groups = {"published": (table[f"published_{name}"], None, None)} | groups
+        _draw_groups(axis, [f"{row.model}{' (scratch)' * (row.start == 'scratch')}" for row in table.itertuples()],
+                     groups, styles={"published": BARS[2], "reproduced": BARS[0]})
+        axis.set_xlabel(f"top-{name[-1]} (reproduced: of clips)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def plot_action_scores(table: pd.DataFrame) -> Figure:
+    """Figures 18 to 20 of study B: precision, recall and F1 of each action, published above reproduced.
+
+    Args:
+        table: of `evaluation.compare_classes`; without published numbers the upper panel is left out.
+    """
+    measures = ("precision", "recall", "f1")
+    panels = [("published", "published_"), ("reproduced, clip-level", "")]
+    if table[[f"published_{measure}" for measure in measures]].isna().all(axis=None):
+        panels = panels[1:]
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(7.5, 2.1 * len(panels) + 0.8), sharex=True, squeeze=False)
+    places = np.arange(len(table))
+    for axis, (title, prefix) in zip(axes[:, 0], panels, strict=True):
+        for number, measure in enumerate(measures):
+            colour, hatch = BARS[number]
+            axis.bar(places + (number - 1) * 0.27, table[f"{prefix}{measure}"], 0.27, color=colour, hatch=hatch,
+                     edgecolor="white", label=measure.replace("f1", "F1"))
+        axis.set(ylim=(0, 1), title=title)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+    axis.set_xticks(places, [f"{row.action} ({row.clips})" for row in table.itertuples()], rotation=35, ha="right",
+                    rotation_mode="anchor")
+    axis.set_xlabel("action (reproduced test clips)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def plot_validation_curves(histories: dict[tuple[str, str], pd.DataFrame], *, chance: float) -> Figure:
+    """Validation clip top-1 by epoch, a panel a model; the line is the mean of the folds, the band all of them.
+
+    Args:
+        histories: (model, start) -> its history.csv.
+        chance: what guessing gives; dotted.
+    """
+    models = list(dict.fromkeys(model for model, _ in histories))
+    columns = min(4, len(models))
+    rows = -(-len(models) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(max(3.5, 1.9 * columns), 1.8 * rows + 0.5), sharey=True,
+                                   squeeze=False)
+    styles = {"scratch": ("--", "C4"), "pretrained": ("-", "C0")}
+    lines = dict.fromkeys(start for start in styles if start in {start for _, start in histories})
+    for axis, model in zip(axes.flat, models, strict=False):
+        for start, (style, colour) in styles.items():
+            if (model, start) in histories:
+                epochs = histories[model, start].groupby("epoch")["validation_clip_top1"]
+                middle = epochs.mean()
+                marker = "o" if len(middle) == 1 else None
+                lines[start] = axis.plot(middle.index, middle, style, color=colour, marker=marker)[0]
+                axis.fill_between(middle.index, epochs.min(), epochs.max(), color=colour, alpha=0.15, linewidth=0)
+        lines["guessing"] = axis.axhline(chance, color="black", linewidth=0.8, linestyle=":")
+        axis.set(ylim=(0, 1), title=model, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes.flat[len(models):]:
+        axis.axis("off")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("clip top-1")
+    figure.legend(lines.values(), lines.keys(), loc="outside upper right", ncols=3)
+    return figure
+
+
+def plot_accuracy_costs(table: pd.DataFrame) -> Figure:
+    """Top-1 against what it costs, a mark a model: published and reproduced against million multiply-adds of a clip as
+    that run saw it, published against published clips per second.
+
+    Args:
+        table: model, published_top1, clip_top1, published_multiply_adds and multiply_adds (millions), clips_per_second.
+    """
+    panels = [("published", "published_multiply_adds", "published_top1", "million multiply-adds"),
+              ("reproduced, clip-level", "multiply_adds", "clip_top1", "million multiply-adds"),
+              ("published speed", "clips_per_second", "published_top1", "clips per second")]
+    panels = [panel for panel in panels if table[list(panel[1:3])].notna().all(axis=1).any()]
+    figure, axes = pyplot.subplots(1, max(1, len(panels)), figsize=(7.5, 3.6), sharey=True, squeeze=False)
+    marks = {}
+    for axis, (title, cost, accuracy, label) in zip(axes[0], panels, strict=False):
+        for number, row in enumerate(table.itertuples()):
+            mark = axis.plot(getattr(row, cost), getattr(row, accuracy), MARKS[number % len(MARKS)], color=f"C{number}",
+                             markerfacecolor="none", markeredgewidth=1.8, markersize=8, linestyle="none")[0]
+            marks.setdefault(row.model, mark)
+        axis.set(xscale="log", ylim=(0, 1), xlabel=label, title=title)
+        values = table[[column for _, column, _, other in panels if other == label]]
+        lowest, highest = np.log10([values.min(axis=None), values.max(axis=None)])
+        axis.set_xlim(10 ** np.floor(lowest - 0.05), 10 ** np.ceil(highest + 0.05))  # whole decades
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("top-1")
+    figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=4)
     return figure

@@ -1,15 +1,36 @@
-"""The sampled frames of the clips, as `health_actions.extraction` left them: an index and one small file a clip."""
+"""The frames of the clips, as `health_actions.extraction` left them: an index and one file a clip."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
+
+PICTURE = "image_{:05d}.jpg"  # of an archive, numbered from 1 as in the published code
+COUNT = "n_frames"
 
 
 def read_index(output: Path) -> pd.DataFrame:
     """Read the index that `extract_frames` wrote; recordings stay text, empty fields empty."""
-    text = {name: str for name in ("clip", "path", "class", "recording", "scene", "given_split", "reason", "note")}
+    text = dict.fromkeys(
+        ["clip", "path", "class", "recording", "scene", "take", "given_split", "reason", "note"], str)
     return pd.read_csv(Path(output) / "index.csv", dtype=text, keep_default_na=False, na_values={"frames": [""]})
+
+
+def name_folders(clips: pd.DataFrame) -> dict[str, str]:
+    """What the published code of study B calls each clip: its folder below the one of its class; no two are the same.
+
+    Args:
+        clips: one row a clip, with clip.
+
+    Returns:
+        clip -> the last part of its path; all of it, joined by _, where two clips share the last part.
+    """
+    names = clips["clip"].str.rpartition("/")[2]
+    names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
+    return dict(zip(clips["clip"], names, strict=True))
 
 
 def list_sizes(output: Path) -> list[int]:
@@ -31,3 +52,48 @@ def load_frames(output: Path, clip: str, size: int) -> np.ndarray:
             sizes = ", ".join(name for name in arrays.files if name.isdigit())
             raise ValueError(f"{clip} was extracted at {sizes} pixels, not at {size}: add {size} to frames.sizes")
         return arrays[str(size)]
+
+
+class ClipArchive:
+    """A clip's frames in an archive of JPEG pictures, indexed as an array would be.
+
+    `archive[numbers]` gives uint8 (count, height, width, 3), RGB, for frame numbers from 0 in any order, the same more
+    than once; `len(archive)` is the number of frames. The compressed pictures are in memory, the frames are not.
+
+    Raises:
+        ValueError: when the file is no such archive, or a picture of it is damaged.
+        FileNotFoundError: when there is no such file.
+    """
+
+    def __init__(self, file: Path):
+        self.file = Path(file)
+        if not self.file.is_file():
+            raise FileNotFoundError(f"no frames at {self.file}: extract them first (make repro)")
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                count = int(archive.read(COUNT))
+                self.pictures = [archive.read(PICTURE.format(number + 1)) for number in range(count)]
+        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise ValueError(f"{self.file} is no archive of frames ({error}); delete it and run make repro") from None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, numbers) -> np.ndarray:
+        if isinstance(numbers, slice):
+            numbers = range(len(self))[numbers]
+        numbers = [int(number) for number in numbers]
+        frames = {number: self._decode(number) for number in set(numbers)}
+        return np.stack([frames[number] for number in numbers])
+
+    def _decode(self, number: int) -> np.ndarray:
+        try:
+            return np.asarray(Image.open(io.BytesIO(self.pictures[number])).convert("RGB"))
+        except OSError as error:
+            raise ValueError(f"{self.file}: picture {number + 1} is damaged ({error}); delete the file and run "
+                             "make repro") from None
+
+
+def open_clip(output: Path, clip: str) -> ClipArchive:
+    """The frames of one clip, as `extract_archives` wrote them to `output`."""
+    return ClipArchive(Path(output) / f"{clip}.zip")

@@ -7,14 +7,15 @@ from torch import nn
 def choose_precision(precision: str, device: str = "cpu", network: nn.Module | None = None) -> str:
     """What "auto" means here: bfloat16 where the processor has instructions for it, else float32.
 
-    A network with 3-D convolutions is trained in float32 on a CPU: there, torch 2.14 gives wrong weight gradients in
-    bfloat16 (from memory that nothing was written to) where a layer's input is two frames long, and losses become nan.
+    On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
+    in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
+    become nan. `health_actions.models.conv3d.Conv3d` avoids that.
     """
     if precision != "auto":
         return precision
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    if network is not None and any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
+    if network is not None and any(type(layer) is nn.Conv3d for layer in network.modules()):
         return "32-true"
     capabilities = torch.cpu.get_capabilities()
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"

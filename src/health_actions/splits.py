@@ -11,7 +11,13 @@ from sklearn.neighbors import radius_neighbors_graph
 
 SUBSETS = ["training", "validation", "testing"]
 # What no two subsets may share under each protocol; the column of the clips' table.
-PROTOCOLS = {"stratified": None, "by_performer": "recording", "by_scene": "scene"}
+PROTOCOLS = {"stratified": None, "by_performer": "recording", "by_scene": "scene", "published": None}
+# Protocols whose test clips are fixed (Shahroudy et al., 2016): the column, and those of its values to train with.
+NTU_PROTOCOLS = {
+    "cross_subject": ("recording", [f"P{number:03d}" for number in (
+        1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)]),
+    "cross_view": ("scene", ["C002", "C003"]),
+}
 
 
 def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold",
@@ -24,27 +30,36 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
 
     Args:
         clips: one row a clip, with clip, class, recording, scene and given_split.
-        protocol: "stratified" (study A's: classes balanced, nothing else), "by_performer" (no recording on two sides)
-            or "by_scene" (no scene on two sides).
+        protocol: "stratified" (classes balanced, nothing else; "published" is another name of it, since both papers
+            split so), "by_performer" (no recording on two sides), "by_scene" (no scene on two sides), or NTU's own
+            "cross_subject" (listed performers train) and "cross_view" (cameras 2 and 3 train), which make one fold;
+            their validation clips are those of a fifth of the training performers.
         folds: number of parts, at least 3; fewer are made where there are fewer recordings or scenes.
         test_on: "every_fold", or "first_fold" for one split.
         seed: of the cut.
 
     Returns:
-        One row a clip and fold: clip, class, recording, scene, fold (from 1), subset.
+        One row a clip and fold: clip, class, recording, scene (and take where there is one), fold (from 1), subset.
 
     Raises:
         ValueError: for an unknown protocol, or when there are too few recordings, scenes or clips to test on.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    if protocol not in {**PROTOCOLS, **NTU_PROTOCOLS}:
+        raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join({**PROTOCOLS, **NTU_PROTOCOLS})}")
     if test_on not in ("every_fold", "first_fold"):
         raise ValueError(f"test_on must be every_fold or first_fold, found {test_on!r}")
     if folds < 3:
         raise ValueError(f"folds must be at least 3 (training, validation, testing), found {folds}")
     if len(clips) < 3:
         raise ValueError(f"{len(clips)} clips cannot be split into training, validation and testing")
-    columns = ["clip", "class", "recording", "scene"]
+    columns = ["clip", "class", "recording", "scene", *(["take"] if "take" in clips else [])]
+    if protocol in NTU_PROTOCOLS and not (clips["given_split"] != "").any():
+        column, training = NTU_PROTOCOLS[protocol]
+        is_trained = clips[column].isin(training)
+        if is_trained.all() or not is_trained.any():
+            raise ValueError(f"{protocol} trains with {', '.join(training)} and tests the others; these clips are all "
+                             f"on one side, {', '.join(sorted(clips[column].unique())[:8])}: use by_performer")
+        clips = clips.assign(given_split=np.where(is_trained, "training", "testing"))
     if (clips["given_split"] != "").any():
         return clips[columns].assign(fold=1, subset=_given(clips, seed))
     parts = _cut(clips, PROTOCOLS[protocol], folds, seed)
@@ -61,6 +76,19 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
         subset[parts == fold] = "testing"
         splits.append(clips[columns].assign(fold=fold + 1, subset=subset))
     return pd.concat(splits, ignore_index=True)
+
+
+def hold_out(clips: pd.DataFrame, *, parts: int, seed: int = 0) -> pd.DataFrame:
+    """A split without test clips, to pretrain on: about one in `parts` performers validates, the others train.
+
+    Returns:
+        As `make_splits`, one fold.
+
+    Raises:
+        ValueError: when all clips are of one performer.
+    """
+    subset = np.where(_cut(clips, "recording", parts, seed) == 0, "validation", "training")
+    return clips[["clip", "class", "recording", "scene", "take"]].assign(fold=1, subset=subset)
 
 
 def try_splits(clips: pd.DataFrame, *, protocols: list[str], seeds: list[int], folds: int
@@ -109,13 +137,19 @@ def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: f
     return pd.DataFrame(rows, columns=columns)
 
 
-def sign(frames: np.ndarray) -> np.ndarray:
-    """A clip's signature: uint8 frames (length, size, size, 3) -> 8 frames of 16 x 16 mean grey values, flat."""
+def sign(frames) -> np.ndarray:
+    """A clip's signature: 8 of its frames as 16 x 16 mean grey values, flat.
+
+    Args:
+        frames: uint8 (length, height, width, 3), an array or a `ClipArchive`.
+    """
     chosen = frames[np.linspace(0, len(frames) - 1, 8).round().astype(int)].mean(-1)
-    edges = np.linspace(0, frames.shape[1], 17).astype(int)[:-1]
-    blocks = np.add.reduceat(np.add.reduceat(chosen, edges, axis=1), edges, axis=2)
-    area = np.diff(np.append(edges, frames.shape[1]))
-    return (blocks / np.outer(area, area)).astype(np.float32).ravel()
+    area = 1
+    for axis in (1, 2):
+        edges = np.linspace(0, chosen.shape[axis], 17).astype(int)
+        chosen = np.add.reduceat(chosen, edges[:-1], axis=axis)
+        area = np.multiply.outer(area, np.diff(edges))
+    return (chosen / area).astype(np.float32).ravel()
 
 
 def drop_duplicates(clips: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:

@@ -36,14 +36,21 @@ from health_actions.datasets import (
 from health_actions.evaluation import predict_clips
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
-from health_actions.paths import replacing
+from health_actions.paths import at_root, replacing
 from health_actions.precision import choose_precision
 from health_actions.progress import tell
-from health_actions.transforms import NORMALISATION, build_augmentation, build_input_transform, mirror_class
+from health_actions.transforms import (
+    NORMALISATION,
+    build_augmentation,
+    build_crops,
+    build_input_transform,
+    mirror_class,
+)
 
 # Small validation sets tie often: of epochs with the same accuracy the one with the lower loss is the best.
 TIE_BREAK = 1e-4
-CHOICES = {"colour": ("rgb", "bgr"), "test_window": ("centre", "random"), "choose_on": ("validation", "testing")}
+CHOICES = {"colour": ("rgb", "bgr"), "test_window": ("centre", "random"), "choose_on": ("validation", "testing"),
+           "optimizer": ("adam", "adamw", "sgd"), "schedule": ("exponential", "steps", "one_cycle")}
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -55,10 +62,12 @@ class Recipe:
     Args:
         architecture: name for `build_model`.
         size: height and width of the frames, pixels; one of those that were extracted.
-        window: consecutive sampled frames that the model sees.
-        epochs, batch_size, learning_rate, betas, weight_decay: of Adam.
-        gamma: factor of the learning rate after each epoch.
-        weights: of the backbone: None or "imagenet".
+        window: consecutive sampled frames that the model sees, or every `stride`-th frame of a clip.
+        epochs, batch_size, learning_rate, weight_decay: of the optimizer.
+        betas: of Adam.
+        gamma: factor of the learning rate after each epoch, or at each of `milestones`.
+        weights: to start from: None for random ones, "imagenet" of a backbone, or the path from the project's root of
+            a model's folder or of a released checkpoint.
         options: further arguments of `build_model`.
         augmentation: of training clips, see `build_augmentation`.
         augmentation_probability: share of training clips that are changed, 0-1.
@@ -70,6 +79,15 @@ class Recipe:
         test_window: "centre", or "random" at validation and test, too, as in the paper's code.
         window_seed: of these random windows.
         choose_on: clips that choose the epoch: "validation", or "testing", which are then no test any more.
+        stride: None for study A's frames; else see `FrameDataset`: training clips are then cropped as in study B, too.
+        flip: share of training clips that are mirrored by these crops, 0-1.
+        optimizer: "adam", "adamw" or "sgd".
+        momentum, dampening: of "sgd".
+        schedule: of the learning rate: "exponential" (every epoch), "steps" (after the epochs in `milestones`), or
+            "one_cycle": up from a 25th in the first 3 tenths of all steps, then down to nothing (Smith, 2018).
+        milestones: see `schedule`.
+        label_smoothing: share of the target that all classes get alike, 0-1.
+        mean, std: per channel, of frames in 0-1, where `weights` want other ones than the architecture's.
 
     Raises:
         ValueError: for a choice that does not exist.
@@ -96,6 +114,16 @@ class Recipe:
     test_window: str = "centre"
     window_seed: int = 0
     choose_on: str = "validation"
+    stride: int | None = None
+    flip: float = 0.5
+    optimizer: str = "adam"
+    momentum: float = 0.9
+    dampening: float = 0.0
+    schedule: str = "exponential"
+    milestones: list[int] = field(default_factory=list)
+    label_smoothing: float = 0.0
+    mean: list[float] | None = None
+    std: list[float] | None = None
 
     def __post_init__(self):
         for name, known in CHOICES.items():
@@ -113,11 +141,13 @@ class Recipe:
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel of frames in 0-1."""
         unchanged = [0.0] * 3, [1.0] * 3
+        if self.mean is not None:
+            return self.mean, self.std or unchanged[1]
         return NORMALISATION.get(self.architecture, unchanged) if self.normalise else unchanged
 
 
 class Classifier(lightning.LightningModule):
-    """One fold's training: cross-entropy, Adam, the learning rate lowered by a factor after each epoch (study A).
+    """One fold's training: cross-entropy, the recipe's optimizer and its schedule of learning rates.
 
     Args:
         network: the model; only what requires gradients is trained. One with several streams has each learn on its own.
@@ -144,9 +174,20 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self):
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        adam = torch.optim.Adam(trained, self.recipe.learning_rate, betas=self.recipe.betas,
-                                weight_decay=self.recipe.weight_decay, fused=True)
-        return [adam], [torch.optim.lr_scheduler.ExponentialLR(adam, self.recipe.gamma)]
+        recipe, common = self.recipe, {"lr": self.recipe.learning_rate, "weight_decay": self.recipe.weight_decay,
+                                       "fused": True}
+        if recipe.optimizer == "sgd":
+            optimizer = torch.optim.SGD(trained, momentum=recipe.momentum, dampening=recipe.dampening, **common)
+        else:
+            kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(trained, betas=recipe.betas, **common)
+        if recipe.schedule == "one_cycle":
+            steps = recipe.epochs * len(self.make_training_loader(0))
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        if recipe.schedule == "steps":
+            return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, recipe.milestones, recipe.gamma)]
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, recipe.gamma)]
 
     def train_dataloader(self):
         return self.make_training_loader(self.current_epoch)
@@ -167,7 +208,7 @@ class Classifier(lightning.LightningModule):
             logits = self.network.fuse(streams)
         else:
             logits = self(items).float()
-            loss = functional.cross_entropy(logits, labels)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{self.title}: the loss is {loss.item()} in epoch {self.current_epoch + 1}; "
                                      f"lower learning_rate (now {self.recipe.learning_rate}) in params.yaml")
@@ -284,7 +325,8 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
             run.recipe, seed=seed, precision=choose_precision(run.recipe.precision, device, network))
         clips = take_clips(run.splits, index)
         data = hashlib.sha256(pd.util.hash_pandas_object(clips.merge(run.splits), index=False).values.tobytes())
-        fingerprint = hash_text(json.dumps(dataclasses.asdict(recipe)), str(classes), data.hexdigest(), hash_code())
+        fingerprint = hash_text(json.dumps(dataclasses.asdict(recipe)), str(classes), data.hexdigest(), hash_code(),
+                                hash_weights(recipe))
         resume = Path(resume_folder) / f"{recipe.architecture}-{fingerprint}"
         resumed.add(resume)
         features = prepare_features(recipe, clips, classes, frames_folder, resume_folder, device)
@@ -330,7 +372,9 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
         labels = {clip: classes.index(label) for clip, label in zip(clips["clip"], clips["class"], strict=True)}
         mirrored = [classes.index(mirror_class(label, classes)) for label in classes] \
             if recipe.augmentation == "mirror" else None
-        augmentation = build_augmentation(recipe.augmentation)
+        augmentation, probability = build_augmentation(recipe.augmentation), recipe.augmentation_probability
+        if recipe.stride:
+            augmentation, probability = build_crops(recipe.size, flip=recipe.flip)[0], 1.0
         mean, std = recipe.normalisation
 
         def make_dataset(chosen: pd.DataFrame, draw: tuple[int, ...] | None, probability: float = 0.0):
@@ -340,11 +384,12 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
                                       window=recipe.window, probability=probability, draw=draw, mirrored=mirrored)
             return FrameDataset(frames_folder, chosen, classes, size=recipe.size, window=recipe.window,
                                 input_transform=build_input_transform(mean, std, recipe.colour), draw=draw,
-                                augmentation=augmentation, probability=probability, mirrored=mirrored)
+                                augmentation=augmentation, probability=probability, mirrored=mirrored,
+                                stride=recipe.stride)
 
         def make_training_loader(epoch: int):
-            probability = 0.0 if augmentation is None else recipe.augmentation_probability
-            return build_loader(make_dataset(subsets["training"], (recipe.seed, fold, epoch), probability),
+            share = 0.0 if augmentation is None else probability
+            return build_loader(make_dataset(subsets["training"], (recipe.seed, fold, epoch), share),
                                 batch_size=recipe.batch_size, shuffle=seed_of(recipe.seed, fold, epoch), device=device)
 
         def make_choosing_loader(epoch: int):
@@ -364,7 +409,8 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
                              **({"freeze": network.frozen} if hasattr(network, "frozen") else {})},
             "classes": classes,
             "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": recipe.colour},
-            "clip": {"size": recipe.size, "window": recipe.window, "test_window": recipe.test_window},
+            "clip": {"size": recipe.size, "window": recipe.window, "test_window": recipe.test_window,
+                     "stride": recipe.stride},
             "training": {**dataclasses.asdict(recipe), "frozen_backbone": kept is not None, "fold": fold},
             "data": {"sha256": data, "clips": {subset: len(chosen) for subset, chosen in subsets.items()}},
             "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
@@ -398,8 +444,18 @@ def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, 
 
 def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
     """The arguments of `build_model` for a recipe."""
+    weights = str(at_root(recipe.weights)) if "/" in (recipe.weights or "") else recipe.weights
     return {"name": recipe.architecture, "num_classes": len(classes), "frames": recipe.window, "size": recipe.size,
-            "pretrained": recipe.weights, **recipe.options}
+            "pretrained": weights, **recipe.options}
+
+
+def hash_weights(recipe: Recipe) -> str:
+    """A hash of the files that a training starts from; empty where it starts from none."""
+    if "/" not in (recipe.weights or ""):
+        return ""
+    path = at_root(recipe.weights)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], frames_folder: Path, cache: Path,
