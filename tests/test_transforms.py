@@ -374,3 +374,13 @@ def test_three_windows_lie_at_the_begin_in_the_centre_and_at_the_end():
 def test_a_window_that_cannot_be_is_told(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@given(st.integers(40, 90), st.integers(20, 40), st.integers(0, 50))
+def test_crops_of_the_middle_square_never_leave_it(width, height, seed):
+    clip = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    left = (width - height) // 2
+    clip[..., left:left + height] = 255
+    training, _ = build_crops(16, middle_square=True)
+    torch.manual_seed(seed)
+    assert training(clip).min() >= 200, "nothing but the middle, give or take half a pixel"

@@ -1,5 +1,6 @@
 """The reports' charts, in one style (matplotlibrc); each function draws one figure and returns it."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -461,4 +462,80 @@ def plot_accuracy_costs(table: pd.DataFrame) -> Figure:
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("top-1")
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_structure(table: pd.DataFrame, title: str) -> Figure:
+    """Figures 7 to 14 of study B: the parts of one network from left to right, rows of up to twelve.
+
+    A block is as high as the root of the height of the maps that come out of it (a bar where there are no maps), and
+    darker the more channels they have. Above it name, kind and how often; below it what comes out and what it costs.
+
+    Args:
+        table: of `models.structure.describe_structure`.
+    """
+    lines = -(-len(table) // 12)
+    columns = max(6, -(-len(table) // lines))
+    wide = 160 // columns  # letters
+    heights, channels = table["height"].astype(float), table["channels"].astype(float)
+    sides = (heights / heights.max()).fillna(0).clip(lower=0.015) ** 0.5
+    shades = (0.1 + 0.75 * np.log2(channels) / max(1.0, np.log2(channels.max()))).fillna(0.1)
+    figure, axes = pyplot.subplots(lines, 1, figsize=(10, 3.4 * lines), squeeze=False)
+    for number, row in enumerate(table.itertuples()):
+        axis, middle = axes[number // columns, 0], number % columns + 0.5
+        side, shade = sides.iloc[number], shades.iloc[number]
+        axis.add_patch(pyplot.Rectangle((middle - 0.28, -side / 2), 0.56, side, edgecolor="black",
+                                        facecolor=pyplot.get_cmap("Greys")(shade)))
+        if number % columns:
+            axis.annotate("", (middle - 0.3, 0), (middle - 0.7, 0), arrowprops={"arrowstyle": "-|>", "color": "black"})
+        kind = f"{row.repeats} \u00d7 {row.kind}" if row.repeats > 1 else row.kind
+        kind = kind.replace(" x ", "\u00a0\u00d7\u00a0")  # lines do not end within the size of a kernel
+        above = [line for text in (row.part, kind) for line in textwrap.wrap(text, wide, break_long_words=False)]
+        axis.text(middle, 0.58, "\n".join(above), ha="center", va="bottom", fontsize=7.5)
+        size = " \u00d7 ".join(str(value) for value in (row.frames, row.height, row.width) if pd.notna(value))
+        below = [row.channels if pd.notna(row.channels) else "\u2013", size or "\u2013", _shorten(row.parameters),
+                 _shorten(1e6 * row.multiply_adds)]
+        for line, value in enumerate(below):
+            axis.text(middle, -0.66 - 0.17 * line, value, ha="center", va="center", fontsize=7.5)
+    for axis in axes[:, 0]:
+        axis.set(xlim=(-0.9 * columns / 11, columns), ylim=(-1.25, 1.1))
+        axis.axis("off")
+        for line, label in enumerate(("channels", "frames, pixels", "parameters", "multiply-adds")):
+            axis.text(0, -0.66 - 0.17 * line, label, ha="right", va="center", fontsize=7.5, style="italic")
+    figure.suptitle(title, x=0, ha="left", fontsize=11)
+    return figure
+
+
+def _shorten(value: float) -> str:
+    """Three digits and k (thousand), M (million) or G (thousand million)."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.{max(0, 2 - int(np.log10(value / factor)))}f} {unit}"
+    return f"{value:.0f}" if value else "\u2013"
+
+
+def plot_costs(table: pd.DataFrame) -> Figure:
+    """In place of Figure 6 of study B: what each model costs, counted here (circles) and published (diamonds).
+
+    Args:
+        table: model, parameters, published_parameters, multiply_adds and published_multiply_adds (millions of a clip);
+            published ones may be missing.
+    """
+    figure, axes = pyplot.subplots(1, 2, figsize=(7.5, 0.4 * len(table) + 1.2), sharey=True)
+    places = np.arange(len(table))
+    panels = {"parameters": (1, "parameters"), "multiply_adds": (1e6, "multiply-adds for one clip")}
+    for axis, (column, (factor, label)) in zip(axes, panels.items(), strict=True):
+        published = table[f"published_{column}"].astype(float) * factor
+        counted = table[column].astype(float) * factor
+        axis.plot(published, places, "D", color="C1", markerfacecolor="none", markeredgewidth=1.6, markersize=11,
+                  linestyle="none", label="published")
+        axis.plot(counted, places, "o", color="C0", markersize=5, linestyle="none", label="counted here")
+        values = np.log10(pd.concat([published, counted]).dropna())
+        axis.set(xscale="log", xlabel=label)
+        axis.set_xlim(10 ** np.floor(values.min() - 0.05), 10 ** np.ceil(values.max() + 0.05))  # whole decades
+        axis.grid(alpha=0.3)
+        axis.set_axisbelow(True)
+    axes[0].set_yticks(places, table["model"])
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure

@@ -80,7 +80,7 @@ class Recipe:
         window_seed: of these random windows.
         choose_on: clips that choose the epoch: "validation", or "testing", which are then no test any more.
         stride: None for study A's frames; else see `FrameDataset`: training clips are then cropped as in study B, too.
-        flip: share of training clips that are mirrored by these crops, 0-1.
+        flip, middle_square: of these crops, see `build_crops`.
         optimizer: "adam", "adamw" or "sgd".
         momentum, dampening: of "sgd".
         schedule: of the learning rate: "exponential" (every epoch), "steps" (after the epochs in `milestones`), or
@@ -116,6 +116,7 @@ class Recipe:
     choose_on: str = "validation"
     stride: int | None = None
     flip: float = 0.5
+    middle_square: bool = False
     optimizer: str = "adam"
     momentum: float = 0.9
     dampening: float = 0.0
@@ -374,7 +375,8 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
             if recipe.augmentation == "mirror" else None
         augmentation, probability = build_augmentation(recipe.augmentation), recipe.augmentation_probability
         if recipe.stride:
-            augmentation, probability = build_crops(recipe.size, flip=recipe.flip)[0], 1.0
+            crops = build_crops(recipe.size, flip=recipe.flip, middle_square=recipe.middle_square)
+            augmentation, probability = crops[0], 1.0
         mean, std = recipe.normalisation
 
         def make_dataset(chosen: pd.DataFrame, draw: tuple[int, ...] | None, probability: float = 0.0):

@@ -180,22 +180,34 @@ class CentreCrop(v2.Transform):
         return functional.crop(functional.resize(inpt, [height, width]), top, left, bottom - top, right - left)
 
 
-def build_crops(size: int, *, flip: float = 0.5,
-                scales: tuple[float, ...] = SCALES) -> tuple[v2.Transform, v2.Transform]:
+class MiddleSquare(v2.Transform):
+    """The square in the middle of a picture, as high (or wide) as its short side."""
+
+    def transform(self, inpt: torch.Tensor, params: dict) -> torch.Tensor:
+        """(..., 3, height, width) -> (..., 3, side, side) of the same dtype."""
+        return functional.center_crop(inpt, [min(functional.get_size(inpt))] * 2)
+
+
+def build_crops(size: int, *, flip: float = 0.5, scales: tuple[float, ...] = SCALES,
+                middle_square: bool = False) -> tuple[v2.Transform, v2.Transform]:
     """Study B's crops of training clips (mirrored or not, then a corner) and of all others (the centre).
 
     Both take clips (frames, 3, height, width), uint8 or float, and give (frames, 3, size, size) of the same dtype and
-    range (floats: but for rounding); the first draws by torch's global generator.
+    range; the first draws by torch's global generator.
 
     Args:
         size: pixels.
         flip: probability of mirroring a training clip, 0-1.
         scales: see `MultiScaleCornerCrop`.
+        middle_square: take the corners of the square in the middle. The paper's are those of the whole picture, and
+            of a person in the middle of a wide one, four in five such crops show a part or nothing.
 
     Raises:
-        ValueError: for a size below 2, no scales, or a probability that is none.
+        ValueError: for a size below 1, no scales, or a probability that is none.
     """
-    return v2.Compose([v2.RandomHorizontalFlip(flip), MultiScaleCornerCrop(size, scales)]), CentreCrop(size)
+    steps = [v2.RandomHorizontalFlip(flip), *([MiddleSquare()] if middle_square else []),
+             MultiScaleCornerCrop(size, scales)]
+    return v2.Compose(steps), CentreCrop(size)
 
 
 def place_frames(length: int, window: int, stride: int = 1, how: str = "centre",

@@ -59,7 +59,7 @@ class C3d(Network3d):
                 layers += [Conv3d(inputs, width, 3, padding=1), nn.BatchNorm3d(width), nn.ReLU(inplace=True)]
                 inputs = width
             # Published: the first group's pool takes two frames, one on from the other; the last group's takes one.
-            pool = HalvingPool(1 if number == len(WIDTHS) else 2, 1 if number == 1 else 2, last=number == len(WIDTHS))
+            pool = Pool(window, stride, keep=number == len(GROUPS))
             shape = pool.measure(shape)
             self.add_module(f"group{number}", nn.Sequential(*layers, pool))
         features = inputs * shape[0] * shape[1] * shape[2]
