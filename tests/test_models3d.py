@@ -155,3 +155,19 @@ def test_bfloat16_is_chosen_for_these_and_not_for_torchs_own_convolutions(monkey
     assert choose_precision("auto", network=nn.Conv3d(3, 3, 3)) == "32-true"
 
 
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(4, 8, 8), (2, 4, 4), (1, 4, 4), (1, 2, 2)])
+def test_gradients_behind_batch_normalisation_are_torchs_own(shape, stride):
+    """One layer alone can be right and yet hand on maps whose strides make batch normalisation wrong."""
+    torch.manual_seed(0)
+    networks = [nn.Sequential(kind(8, 8, 3, stride, 1, groups=8, bias=False), nn.BatchNorm3d(8), nn.ReLU(inplace=True),
+                              nn.Conv3d(8, 4, 1)) for kind in (Conv3d, nn.Conv3d)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    clips = torch.randn(4, 8, *shape)
+    networks[0].to(memory_format=torch.channels_last_3d)
+    for network, maps in zip(networks, (clips.to(memory_format=torch.channels_last_3d), clips), strict=True):
+        network(maps).square().mean().backward()
+    for own, torchs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(own.grad, torchs.grad, rtol=1e-3, atol=1e-5)

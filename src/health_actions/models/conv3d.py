@@ -57,7 +57,9 @@ class Conv3d(nn.Conv3d):
     def _convolve_depthwise(self, maps: torch.Tensor, weight: torch.Tensor, paddings: list[int]) -> torch.Tensor:
         device, low = maps.device.type, torch.is_autocast_enabled("cpu") or maps.dtype == torch.bfloat16
         # Measured: 2-D convolutions win in bfloat16 and on few frames, but not with a stride, nor in float32 on many.
-        if set(self.stride) == {1} and (low or maps.shape[2] <= 4):
+        # Not of one frame: such a map's strides fit two memory formats, and batch normalisation behind it then gives
+        # wrong gradients (torch 2.14).
+        if set(self.stride) == {1} and weight.shape[2] > 1 and (low or maps.shape[2] <= 4):
             return self._convolve_frames(maps, weight, paddings)
         with torch.autocast(device, enabled=False):
             bias = None if self.bias is None else self.bias.float()

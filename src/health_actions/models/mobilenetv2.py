@@ -32,6 +32,8 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(*(convolve(inputs, inner, 1) if expansion > 1 else []),
                                   *convolve(inner, inner, 3, stride, groups=inner),
                                   *convolve(inner, outputs, 1, activate=False))
+        if self.shortcut:  # begins as its shortcut: short trainings get further
+            nn.init.zeros_(self.conv[-1].weight)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (batch, inputs, frames, height, width) -> maps (batch, outputs, ...), the last three by the stride."""

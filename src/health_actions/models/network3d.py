@@ -49,7 +49,10 @@ class Network3d(nn.Module):
         """
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
+                # The published code counts the outputs of all groups, which leaves depthwise kernels so small that the
+                # first steps of a short training undo them; here those of one group count.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                module.weight.data.mul_(module.groups ** 0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # Weights in the order of the maps, see forward of the subclasses.

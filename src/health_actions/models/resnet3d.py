@@ -94,6 +94,9 @@ class ResNet3d(Network3d):
             self.add_module(f"layer{layer + 1}", nn.Sequential(*made))
         self.avgpool = GlobalMean()
         self.fc = nn.Linear(inputs, num_classes)
+        for module in self.modules():
+            if isinstance(module, Block) and module.depth == 3:  # begins as its shortcut: deep networks learn sooner
+                nn.init.zeros_(module.bn3.weight)
         self.finish(pretrained, last_layer_only)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
