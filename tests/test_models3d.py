@@ -57,6 +57,11 @@ def test_a_released_checkpoint_of_600_classes_is_fine_tuned(name, tmp_path):
     for key, value in released.state_dict().items():
         if not key.startswith(model.head):
             assert torch.equal(model.state_dict()[key], value) and torch.equal(loaded.state_dict()[key], value)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    functional.cross_entropy(model.train()(draw_clips()), torch.tensor([0, 1])).backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {key.split(".")[0] for key in before}, "every part learns"
     with pytest.raises(ValueError, match="number of classes"):
         load_published(build_model(name, **SMALL), path)
 

@@ -253,6 +253,20 @@ class Classifier(lightning.LightningModule):
         self.history, self.best = checkpoint["history"], checkpoint["best"]
 
 
+class LatestEpoch(ModelCheckpoint):
+    """The last finished epoch as a checkpoint, so seldom that writing takes a twentieth of the time at most."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.next = 0.0
+
+    def on_train_epoch_end(self, trainer, module):
+        started = time.monotonic()
+        if started >= self.next:
+            super().on_train_epoch_end(trainer, module)
+            self.next = time.monotonic() + 20 * (time.monotonic() - started)
+
+
 class EndWithParent(lightning.Callback):
     """A fold's process whose run was killed ends as well, so that it does not write beside the next run."""
 
@@ -431,7 +445,7 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
 def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, devices: int, precision: str,
         is_worker: bool = False) -> None:
     """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights."""
-    latest = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    latest = LatestEpoch(folder)
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty|LeafSpec)")
