@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from health_actions import training
 from health_actions.datasets import FrameDataset
 from health_actions.evaluation import predict_folds, score
 from health_actions.extraction import extract_archives
@@ -104,7 +105,7 @@ def test_training_leaves_a_model_that_predicts_alone_and_as_a_video(trained, arc
     pd.testing.assert_frame_equal(clips, result.predictions)
     assert list(clips["clip"].str[8:12]) == ["P003", "P003"]
     videos = predict_folds(folder / "run", splits, frames_folder=frames, windows=3)
-    np.testing.assert_allclose(videos[CLASSES].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(videos[CLASSES].sum(axis=1), 1, atol=1e-5)
     assert set(score(videos, CLASSES, "video")) == {"clips", "video_top1", "video_top1_low", "video_top1_high",
                                                      "video_top2"}
 
@@ -186,6 +187,17 @@ def test_an_interrupted_training_with_one_cycle_ends_with_the_same_weights(train
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_checkpoints_that_take_long_are_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    clock, written = iter(range(0, 10_000, 3)), []  # a glance at the clock takes 3 seconds, so writing takes as long
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(training.ModelCheckpoint, "on_train_epoch_end",
+                        lambda self, trainer, module: written.append(trainer.current_epoch))
+    latest = training.LatestEpoch(tmp_path)
+    for epoch in range(60):
+        latest.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, max_epochs=60), None)
+    assert written[0] == 0 and written[-1] == 59 and 20 <= written[1] <= 23 and len(written) == 4
+
+
 def test_a_training_starts_from_the_weights_of_a_model_folder_but_for_the_head(train, trained, tmp_path):
     source = trained[0] / "run" / "fold_1"
     train(tmp_path, weights=str(source), epochs=1, learning_rate=1e-12, weight_decay=0.0)
@@ -207,7 +219,6 @@ def test_the_last_layer_alone_learns_where_that_is_asked_for(train, trained, tmp
 
 def test_other_weights_to_start_from_are_another_training(train, trained, tmp_path, monkeypatch):
     """Checkpoints of an interrupted run are not taken up when the file it started from has changed."""
-    from health_actions import training
     source = SimpleNamespace(weights=str(trained[0] / "run" / "fold_1"))
     first = training.hash_weights(source)
     assert first == training.hash_weights(source) and training.hash_weights(SimpleNamespace(weights=None)) == ""

@@ -254,7 +254,12 @@ class Classifier(lightning.LightningModule):
 
 
 class LatestEpoch(ModelCheckpoint):
-    """The last finished epoch as a checkpoint, so seldom that writing takes a twentieth of the time at most."""
+    """The last finished epoch as a checkpoint: always where that is quick, and at the end; else now and then.
+
+    A network of 80 million weights and its optimizer are a gigabyte: writing them takes a twentieth of the time at most.
+    """
+
+    QUICK = 0.5  # seconds
 
     def __init__(self, folder: Path):
         super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -262,9 +267,10 @@ class LatestEpoch(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer, module):
         started = time.monotonic()
-        if started >= self.next:
+        if started >= self.next or trainer.current_epoch + 1 == trainer.max_epochs:
             super().on_train_epoch_end(trainer, module)
-            self.next = time.monotonic() + 20 * (time.monotonic() - started)
+            taken = time.monotonic() - started
+            self.next = time.monotonic() + (20 * taken if taken > self.QUICK else 0)
 
 
 class EndWithParent(lightning.Callback):
