@@ -256,7 +256,7 @@ class Classifier(lightning.LightningModule):
 class LatestEpoch(ModelCheckpoint):
     """The last finished epoch as a checkpoint: always where that is quick, and at the end; else now and then.
 
-    A network of 80 million weights and its optimizer are a gigabyte: writing them takes a twentieth of the time at most.
+    80 million weights and their optimizer are a gigabyte: writing them takes a twentieth of the time at most.
     """
 
     QUICK = 0.5  # seconds
