@@ -256,6 +256,17 @@ def test_the_readme_shows_the_protocols():
         assert f"| {row.protocol} | {row.seed} | {numbers} |" in readme
 
 
+def test_the_readme_shows_study_bs_networks_from_both_starts():
+    readme, tables = (ROOT / "README.md").read_text(), ROOT / "reports" / "ntu" / "tables"
+    published = pd.read_csv(tables / "table_3.csv").set_index("model")["published_top1"]
+    rows = pd.read_csv(tables / "figure_16.csv").set_index(["start", "model"])
+    for model in NETWORKS:
+        scratch, pretrained = rows.loc[("scratch", model)], rows.loc[("pretrained", model)]
+        assert (f"| {model} | {published[model]:.3f} | {scratch.clip_top1:.3f} | {pretrained.clip_top1:.3f} "
+                f"| {pretrained.low:.3f}-{pretrained.high:.3f} | {pretrained.clip_top2:.3f} | {pretrained.clips} |"
+                ) in readme, model
+
+
 def test_the_readme_lists_every_notebook():
     readme = (ROOT / "README.md").read_text()
     for path in (ROOT / "notebooks").glob("*.ipynb"):

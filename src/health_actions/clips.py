@@ -41,7 +41,7 @@ class Name:
     Args:
         recording: the person (study B), or the recording of one person (study A); the name itself where it tells none.
         scene: the sink (study A), or the camera's place (study B); "unknown" where it tells none.
-        take: what several cameras filmed at once; the name itself where it tells none.
+        take: what several cameras filmed at once; empty where it tells none.
         action: name of the action; empty where it tells none.
     """
 
@@ -55,10 +55,10 @@ def read_handwash_name(stem: str, classes: list[str]) -> Name:
     """`HandWash_009_A_02_G_02`: recording 009, action 02, scene G02; `classes` are in the order of the actions."""
     name = HANDWASH_NAME.match(stem)
     if not name:
-        return Name(stem, "unknown", stem, "")
+        return Name(stem, "unknown", "", "")
     number = int(name["action"])
     action = classes[number - 1] if 1 <= number <= len(classes) else f"A{number:02d}"
-    return Name(name["recording"], name["scene"].upper().replace("G_", "G"), stem, action)
+    return Name(name["recording"], name["scene"].upper().replace("G_", "G"), "", action)
 
 
 def read_ntu_name(stem: str, classes: list[str]) -> Name:
@@ -66,7 +66,7 @@ def read_ntu_name(stem: str, classes: list[str]) -> Name:
     name = NTU_NAME.match(stem)
     if not name:
         person = PERSON_NAME.match(stem)
-        return Name(person[0].lower() if person else stem, "unknown", stem, "")
+        return Name(person[0].lower() if person else stem, "unknown", "", "")
     take = "".join(name[part] for part in ("setup", "performer", "repetition")) + f"A{name['action']}"
     action = NTU_ACTIONS.get(int(name["action"]), f"A{name['action']}")
     return Name(name["performer"].upper(), name["camera"].upper(), take.upper(), action)
@@ -125,7 +125,7 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
             "class": label,
             "recording": name.recording,
             "scene": name.scene,
-            **({"take": name.take} if naming == "ntu" else {}),
+            **({"take": name.take or path.relative_to(folder).with_suffix("").as_posix()} if naming == "ntu" else {}),
             "given_split": SPLIT_FOLDERS[split[0].lower()] if in_split else "",
             "reason": reason,
             "note": note,
