@@ -55,7 +55,7 @@ def test_clips_lie_in_the_folder_itself_or_in_one_folder_a_class(tmp_path):
     clips = find_clips(tmp_path, CLASSES, "ntu").set_index("path")
     assert clips.loc[f"{FALL}.avi", "class"] == "falling_down" and clips.loc[f"{FALL}.avi", "reason"] == ""
     assert tuple(clips.loc["Headache/subject_1_02.mp4", ["class", "recording"]]) == ("headache", "subject_1")
-    assert clips.loc["Headache/subject_1_02.mp4", "take"] == "Headache/subject_1_02", "the name alone stands in any class"
+    assert clips.loc["Headache/subject_1_02.mp4", "take"] == "Headache/subject_1_02"
     assert "named like S001C001P001R001A043" in clips.loc["stray.avi", "reason"]
     assert clips.loc["S001C001P001R001A007_rgb.avi", "reason"] == "action throw is none of the classes"
 
