@@ -263,7 +263,7 @@ def test_the_readme_shows_study_bs_networks_from_both_starts():
     for model in NETWORKS:
         scratch, pretrained = rows.loc[("scratch", model)], rows.loc[("pretrained", model)]
         assert (f"| {model} | {published[model]:.3f} | {scratch.clip_top1:.3f} | {pretrained.clip_top1:.3f} "
-                f"| {pretrained.low:.3f}-{pretrained.high:.3f} | {pretrained.clip_top2:.3f} | {pretrained.clips} |"
+                f"| {pretrained.low:.3f}-{pretrained.high:.3f} | {pretrained.clip_top2:.3f} | {int(pretrained.clips)} |"
                 ) in readme, model
 
 
