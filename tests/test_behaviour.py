@@ -27,7 +27,7 @@ from health_actions.behaviour import (
     reverse,
 )
 from health_actions.extraction import extract_archives
-from health_actions.figures import plot_behaviour
+from health_actions.figures.networks import plot_behaviour
 from health_actions.synthetic.ntu import clip_name, describe_clip
 
 CLASSES = ["falling_down", "headache"]

@@ -17,7 +17,9 @@ from health_actions.errors import (
     write_page,
 )
 from health_actions.evaluation import count_confusions
-from health_actions.figures import plot_shares, save_figure, show_error
+from health_actions.figures.pictures import show_error
+from health_actions.figures.scores import plot_shares
+from health_actions.figures.style import save_figure
 from health_actions.saliency import compare_shares
 
 A, B, C = CLASSES

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from health_actions.datasets import FrameDataset, cache_features, take_clips
-from health_actions.evaluation import (
+from health_actions.comparison import (
     add_gains,
     choose_architecture,
     choose_model,
@@ -23,22 +22,24 @@ from health_actions.evaluation import (
     compare_runs,
     compare_starts,
     compare_top_k,
-    count_confusions,
     count_missed,
-    count_operations,
+    list_trained,
+    prefer_pretrained,
+)
+from health_actions.datasets import FrameDataset, cache_features, take_clips
+from health_actions.evaluation import (
+    count_confusions,
     give_interval,
     list_mix_ups,
-    list_trained,
-    measure_latency,
     predict_clips,
     predict_folds,
-    prefer_pretrained,
     read_cards,
     score,
     score_classes,
 )
 from health_actions.models import build_model
 from health_actions.models.folder import load_model, save_model
+from health_actions.models.structure import count_operations, measure_latency
 from health_actions.transforms import build_input_transform
 
 A, B, C = CLASSES

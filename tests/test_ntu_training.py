@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from health_actions import training
+from health_actions import classifier, recipe
+from health_actions.classifier import Classifier
 from health_actions.datasets import FrameDataset
 from health_actions.evaluation import predict_folds, score
 from health_actions.extraction import extract_archives
 from health_actions.frames import open_clip
 from health_actions.models.folder import load_model
+from health_actions.recipe import Recipe
 from health_actions.splits import make_splits
 from health_actions.starts import find_released, read_start, write_start
-from health_actions.training import Classifier, Recipe, Run, train_runs
+from health_actions.training import Run, train_runs
 from health_actions.transforms import CentreCrop, build_crops, build_input_transform
 
 CLASSES = ["falling_down", "headache"]
@@ -189,10 +191,10 @@ def test_an_interrupted_training_with_one_cycle_ends_with_the_same_weights(train
 
 def test_checkpoints_that_take_long_are_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     clock, written = iter(range(0, 10_000, 3)), []  # a glance at the clock takes 3 seconds, so writing takes as long
-    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(training.ModelCheckpoint, "on_train_epoch_end",
+    monkeypatch.setattr(classifier.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(classifier.ModelCheckpoint, "on_train_epoch_end",
                         lambda self, trainer, module: written.append(trainer.current_epoch))
-    latest = training.LatestEpoch(tmp_path)
+    latest = classifier.LatestEpoch(tmp_path)
     for epoch in range(60):
         latest.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, max_epochs=60), None)
     assert written[0] == 0 and written[-1] == 59 and 20 <= written[1] <= 23 and len(written) == 4
@@ -220,10 +222,10 @@ def test_the_last_layer_alone_learns_where_that_is_asked_for(train, trained, tmp
 def test_other_weights_to_start_from_are_another_training(train, trained, tmp_path, monkeypatch):
     """Checkpoints of an interrupted run are not taken up when the file it started from has changed."""
     source = SimpleNamespace(weights=str(trained[0] / "run" / "fold_1"))
-    first = training.hash_weights(source)
-    assert first == training.hash_weights(source) and training.hash_weights(SimpleNamespace(weights=None)) == ""
+    first = recipe.hash_weights(source)
+    assert first == recipe.hash_weights(source) and recipe.hash_weights(SimpleNamespace(weights=None)) == ""
     (tmp_path / "weights.safetensors").write_bytes(b"others")
-    assert training.hash_weights(SimpleNamespace(weights=str(tmp_path))) != first
+    assert recipe.hash_weights(SimpleNamespace(weights=str(tmp_path))) != first
 
 
 def test_where_to_start_is_written_and_read(tmp_path):

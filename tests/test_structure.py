@@ -2,11 +2,11 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from health_actions.evaluation import count_operations
-from health_actions.figures import draw_structure, plot_costs, save_figure
+from health_actions.figures.networks import draw_structure, plot_costs
+from health_actions.figures.style import save_figure
 from health_actions.models import MODEL_NAMES, build_model
 from health_actions.models.resnet3d import ARCHITECTURES
-from health_actions.models.structure import count_whole_operations, describe_structure
+from health_actions.models.structure import count_operations, count_whole_operations, describe_structure
 from health_actions.models.torchvision_video import VIDEO_NAMES
 
 CLIP = {"frames": 8, "size": 32}

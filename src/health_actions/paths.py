@@ -1,8 +1,13 @@
 """Where things lie: paths are relative to the project's root, wherever Jupyter was started."""
 
+import json
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+# A file that gets a line for each file that a cell of a notebook writes: where a reader of a report finds its origin.
+WRITTEN_VARIABLE = "HEALTH_ACTIONS_WRITTEN"
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -32,6 +37,7 @@ def replacing(path: Path):
     try:
         yield temporary
         os.replace(temporary, path)
+        note_written(path)
     except OSError as error:
         raise OSError(f"could not write {path}: {error.strerror or error}") from error
     finally:
@@ -42,3 +48,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def note_written(path: Path) -> None:
+    """Note which cell of the notebook that is being run wrote a file; nothing where no stage runs this notebook."""
+    record, interactive = os.environ.get(WRITTEN_VARIABLE), sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    if record and shell:
+        name = os.path.relpath(path, find_root())
+        with open(record, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"file": Path(name).as_posix(), "count": shell.execution_count}) + "\n")

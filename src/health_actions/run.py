@@ -1,6 +1,7 @@
 """Run a notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b --set name=value`."""
 
 import ast
+import json
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from health_actions.paths import find_root, replacing
+from health_actions.paths import WRITTEN_VARIABLE, find_root, replacing
 from health_actions.progress import LOG_VARIABLE
 
 # Numerical libraries give the same bytes on the same machine, figures carry no date.
@@ -29,12 +30,13 @@ class StageError(ValueError):
     """The stage cannot run as asked; the message is for the person who wrote params.yaml or dvc.yaml."""
 
 
-def read_params(file: Path, keys: list[str]) -> dict:
+def read_params(file: Path, keys: list[str], whole: list[str] | None = None) -> dict:
     """Pick notebook parameters from params.yaml.
 
     Args:
         file: params.yaml.
         keys: dotted names; a section gives all its entries, anything else itself under its last name.
+        whole: dotted names of sections that are one parameter each, under their last name.
 
     Raises:
         StageError: for a missing file or key, or YAML that is none.
@@ -46,14 +48,14 @@ def read_params(file: Path, keys: list[str]) -> dict:
     except yaml.YAMLError as error:
         raise StageError(f"{file.name} is not readable: {' '.join(str(error).split())}") from None
     chosen = {}
-    for key in keys:
+    for key in [*keys, *(whole or [])]:
         value = params
         for part in key.split("."):
             if not isinstance(value, dict) or part not in value:
                 known = ", ".join(value) if isinstance(value, dict) else "nothing"
                 raise StageError(f"{file.name} has no {key!r}: at {part!r} it knows {known}")
             value = value[part]
-        chosen |= value if isinstance(value, dict) else {key.split(".")[-1]: value}
+        chosen |= value if isinstance(value, dict) and key in keys else {key.split(".")[-1]: value}
     return chosen
 
 
@@ -81,8 +83,10 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
     log = root / "logs" / f"{output.stem}.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("", encoding="utf-8")
-    partial = log.with_suffix(".ipynb")
-    os.environ.update(ENVIRONMENT | {LOG_VARIABLE: str(log), "MATPLOTLIBRC": str(root / "matplotlibrc")})
+    partial, written = log.with_suffix(".ipynb"), log.with_suffix(".written")
+    written.unlink(missing_ok=True)
+    os.environ.update(ENVIRONMENT | {LOG_VARIABLE: str(log), WRITTEN_VARIABLE: str(written),
+                                     "MATPLOTLIBRC": str(root / "matplotlibrc")})
     try:
         # Sockets as files of a folder of their own: a killed run leaves none in the project, two runs share none.
         with followed(log), tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
@@ -98,12 +102,26 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
     except DeadKernelError:
         raise StageError(f"{notebook.name} was stopped from outside, most likely because memory ran out; as far as it "
                          f"came: {partial.relative_to(root)}") from None
-    executed = clean(nbformat.read(partial, as_version=4))
+    executed = nbformat.read(partial, as_version=4)
+    origins = read_origins(written, executed)
+    executed = clean(executed)
+    executed.metadata["stage"] = {"name": os.environ.get("DVC_STAGE", ""), "written": origins}
     with log.open("a", encoding="utf-8") as file:
         file.writelines(take_warnings(executed))
     with replacing(output) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink()
+    written.unlink(missing_ok=True)
+
+
+def read_origins(written: Path, executed: nbformat.NotebookNode) -> dict[str, int]:
+    """File, from the project's root -> number of the cell (from 0) of an executed notebook that wrote it last."""
+    cells = {cell.get("execution_count"): number for number, cell in enumerate(executed.cells)
+             if cell.cell_type == "code"}
+    lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
+    notes = [json.loads(line) for line in lines]
+    return {note["file"]: cells[note["count"]] for note in sorted(notes, key=lambda note: note["file"])
+            if note["count"] in cells}
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -162,11 +180,13 @@ def main(
     notebook: Annotated[Path, typer.Argument(help="The notebook, as committed.")],
     output: Annotated[Path, typer.Argument(help="Where the executed notebook goes.")],
     params: Annotated[str, typer.Option(help="Sections or values of params.yaml, dotted, comma-separated.")] = "",
+    whole: Annotated[str, typer.Option(help="Sections that are one parameter each.")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A further parameter, name=value.")] = None,
 ) -> None:
     """Run one notebook as a pipeline stage."""
     try:
-        parameters = read_params(find_root() / "params.yaml", [key for key in params.split(",") if key])
+        keys, sections = ([key for key in names.split(",") if key] for names in (params, whole))
+        parameters = read_params(find_root() / "params.yaml", keys, sections)
         for pair in set_ or []:
             name, _, value = pair.partition("=")
             parameters[name] = yaml.safe_load(value)

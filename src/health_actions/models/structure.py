@@ -1,7 +1,9 @@
 """What a network is made of, part by part: read off the network itself while a clip runs through it."""
 
 import re
+import time
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -216,3 +218,23 @@ def _name_part(names: list[str], siblings: dict[str, list[str]]) -> str:
         return names[0]
     last = names[-1].rpartition(".")[2]
     return f"{names[0]}-{last}" if first.isdigit() and last.isdigit() else ", ".join(names)
+
+
+def count_operations(model: nn.Module, *, frames: int, size: int) -> int:
+    """Multiply-adds of a model for one clip, in its convolutions and linear layers (recurrent ones are not counted)."""
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        model.eval()(torch.zeros(1, 3, frames, size, size))
+    return counter.get_total_flops() // 2  # it counts a multiplication and an addition as two
+
+
+def measure_latency(model: nn.Module, *, frames: int, size: int, runs: int = 5) -> float:
+    """Median seconds that a model takes for one clip, after a run to warm up."""
+    clip, seconds = torch.zeros(1, 3, frames, size, size), []
+    model.eval()
+    with torch.inference_mode():
+        for _ in range(runs + 1):
+            started = time.perf_counter()
+            model(clip)
+            seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]))
