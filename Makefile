@@ -1,11 +1,12 @@
 # make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
+# make verify  does it still hold?     make pdf    print it
 PYTHON ?= python3
 BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: repro test quick lab times clips clean lock
+.PHONY: repro test quick lab verify pdf readme times clips clean lock
 
 repro: clips
 	dvc repro
@@ -20,6 +21,18 @@ quick: .venv/.ready
 
 lab: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks
+
+# Names what of the report does not hold any more: recomputed from dvc.lock and the files at hand.
+verify: .venv/.ready
+	$(BIN)/python -m health_actions.verify
+
+# The report as build/report.pdf, where Chromium is installed.
+pdf: .venv/.ready
+	$(BIN)/python -m health_actions.pdf
+
+# The README's tables, from reports/.
+readme: .venv/.ready
+	$(BIN)/python -m health_actions.readme
 
 # Training times of study A's Table 3 and what a clip takes each of study B's networks, in the last run on this machine:
 # they differ from run to run, so no report holds them.

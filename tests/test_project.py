@@ -7,14 +7,15 @@ import subprocess
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 
 from health_actions.clips import NTU_ACTIONS
 from health_actions.contents import HANDWASH_CONTENTS, NTU_CONTENTS, STUDIES
+from health_actions.readme import MARK, TABLES, fill_tables
 from health_actions.recipe import Recipe
+from health_actions.report import PAGES
 from health_actions.run import list_parameters, read_params
 from health_actions.splits import NTU_PROTOCOLS, PROTOCOLS
 from health_actions.transforms import AUGMENTATIONS
@@ -104,7 +105,7 @@ def test_a_stage_knows_every_file_and_folder_of_its_notebook(stage):
     described = describe_stage(stage)
     made = {next(iter(out)) for out in [*described["outs"], *described.get("metrics", [])]}
     # Checkpoints, and times that differ from run to run.
-    no_results = {f"{folder}/{study['name']}{times}" for study in STUDIES
+    no_results = {f"{folder}/{study.name}{times}" for study in STUDIES
                   for folder, times in ((".resume", ""), ("build", "/times"))}
     assert set(list_paths(described).values()) <= made | no_results | set(described["deps"])
 
@@ -138,15 +139,16 @@ def test_the_report_depends_on_the_results_of_every_notebook():
     folders = {next(iter(out)) for stage in STAGES for out in DVC["stages"][stage]["outs"]}
     results = {folder for folder in folders if not folder.endswith(".ipynb")}
     # Of frames it shows the index, and nothing of the weights.
-    inner = {f"build/{study['name']}/frames" for study in STUDIES} | {
+    inner = {f"build/{study.name}/frames" for study in STUDIES} | {
         f"build/{folder}/${{item.model}}" for folder in ("handwash/models", "ntu/models")} | {"build/ntu/pretrained"}
     assert results - inner <= set(DVC["stages"]["report"]["deps"])
 
 
 @pytest.mark.parametrize("contents", [HANDWASH_CONTENTS, NTU_CONTENTS])
 def test_the_report_shows_nothing_twice(contents):
-    files = [file for file, _, _ in contents]
+    files = [item.file for item in contents]
     assert len(files) == len(set(files))
+    assert {item.page for item in contents} <= {"key", "tables", *PAGES}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -237,40 +239,19 @@ def test_every_package_is_pinned():
     assert set(wanted) <= pinned
 
 
-def test_the_readme_shows_the_reports_own_table():
-    table = pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "table_1.csv")
+def test_the_readmes_tables_are_the_reports():
     readme = (ROOT / "README.md").read_text()
-    for row in table.itertuples():
-        published = "-" if pd.isna(row.published) else f"{row.published:.3f}"
-        line = (f"| {row.architecture} | {row.weights} | {published} | {row.reproduced:.3f} "
-                f"| {row.low:.3f}-{row.high:.3f} | {row.clips} |")
-        assert line in readme
+    assert fill_tables(readme, ROOT / "reports") == readme, "python -m health_actions.readme writes them anew"
+    assert {name for _, name, _ in MARK.findall(readme)} == set(TABLES)
+    assert all(f"| {name} |" in readme for name in MODELS + NETWORKS)
 
 
-def test_the_readme_shows_table_5():
+def test_a_number_in_the_readmes_tables_that_the_reports_do_not_have_is_found():
     readme = (ROOT / "README.md").read_text()
-    for row in pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "table_5.csv").itertuples():
-        published = "-" if pd.isna(row.published) else f"{row.published:.3f}"
-        numbers = f"{published} | {row.reproduced:.3f} | {row.low:.3f}-{row.high:.3f} | {row.clips}"
-        assert f"| {row.model} | {numbers} |" in readme
-
-
-def test_the_readme_shows_the_protocols():
-    readme = (ROOT / "README.md").read_text()
-    for row in pd.read_csv(ROOT / "reports" / "handwash" / "tables" / "protocols.csv").itertuples():
-        numbers = f"{row.reproduced:.3f} | {row.low:.3f}-{row.high:.3f} | {row.clips}"
-        assert f"| {row.protocol} | {row.seed} | {numbers} |" in readme
-
-
-def test_the_readme_shows_study_bs_networks_from_both_starts():
-    readme, tables = (ROOT / "README.md").read_text(), ROOT / "reports" / "ntu" / "tables"
-    published = pd.read_csv(tables / "table_3.csv").set_index("model")["published_top1"]
-    rows = pd.read_csv(tables / "figure_16.csv").set_index(["start", "model"])
-    for model in NETWORKS:
-        scratch, pretrained = rows.loc[("scratch", model)], rows.loc[("pretrained", model)]
-        assert (f"| {model} | {published[model]:.3f} | {scratch.clip_top1:.3f} | {pretrained.clip_top1:.3f} "
-                f"| {pretrained.low:.3f}-{pretrained.high:.3f} | {pretrained.clip_top2:.3f} | {int(pretrained.clips)} |"
-                ) in readme, model
+    planted = readme.replace("| squeezenet | 0.", "| squeezenet | 9.", 1)
+    assert planted != readme and fill_tables(planted, ROOT / "reports") == readme
+    with pytest.raises(ValueError, match="asks for a table 'nothing'; known are architectures, networks"):
+        fill_tables("<!-- table: nothing -->\n<!-- end -->", ROOT / "reports")
 
 
 def test_the_readme_lists_every_notebook():

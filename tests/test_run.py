@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from conftest import ROOT, list_files
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from health_actions.run import ENVIRONMENT, StageError, list_parameters, read_params, run_notebook
+from health_actions.run import ENVIRONMENT, StageError, hash_sources, list_parameters, read_params, run_notebook
 
 PARAMS = """
 profile: small
@@ -19,7 +20,7 @@ small: {train: {epochs: 2, options: {freeze: true}}}
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder with dvc.yaml and params.yaml, in which we are; what a run sets in the environment is undone."""
-    for name in (*ENVIRONMENT, "HEALTH_ACTIONS_LOG", "MATPLOTLIBRC"):
+    for name in (*ENVIRONMENT, "HEALTH_ACTIONS_LOG", "HEALTH_ACTIONS_WRITTEN", "MATPLOTLIBRC", "DVC_STAGE"):
         monkeypatch.setenv(name, "")
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "params.yaml").write_text(PARAMS)
@@ -172,3 +173,35 @@ def test_the_log_is_no_notebook_of_its_own(project):
     notebook = write_notebook(project)
     run_notebook(notebook, project / "out.ipynb", {})
     assert json.loads((project / "out.ipynb").read_text())["cells"][1]["metadata"]["tags"] == ["parameters"]
+
+
+def test_the_notebook_tells_which_cell_wrote_a_file(project):
+    notebook = write_notebook(
+        project, "from health_actions.paths import write_text\nfrom pathlib import Path",
+        "write_text(Path('made/first.csv'), 'a')",
+        "write_text(Path('made/second.csv'), 'b'); write_text(Path('made/first.csv'), 'c')")
+    run_notebook(notebook, project / "out.ipynb", {"number": 1})
+    executed = nbformat.read(project / "out.ipynb", as_version=4)
+    written = executed.metadata["stage"]["written"]
+    assert set(written) == {"made/first.csv", "made/second.csv"} and len(set(written.values())) == 1
+    assert "second.csv" in executed.cells[written["made/first.csv"]].source
+    assert not list((project / "logs").glob("*.written"))
+
+
+def test_the_notebook_changes_with_the_files_in_git_that_its_stage_depends_on(project, monkeypatch):
+    (project / "dvc.yaml").write_text("stages: {one: {cmd: x, deps: [src/code.py, build/data]}}")
+    (project / "src").mkdir()
+    monkeypatch.setenv("DVC_STAGE", "one@model")
+    sources = []
+    for code in ("a = 1", "a = 2", "a = 1"):
+        (project / "src" / "code.py").write_text(code)
+        sources.append(hash_sources(project, os.environ["DVC_STAGE"]))
+    assert sources[0] == sources[2] != sources[1] and sources[0]
+    assert hash_sources(project, "") == ""
+
+
+def test_a_section_can_be_one_parameter(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("section: {one: {epochs: 1}, two: {epochs: 2}}\nother: {seed: 0}")
+    expected = {"seed": 0, "section": {"one": {"epochs": 1}, "two": {"epochs": 2}}}
+    assert read_params(file, ["other"], ["section"]) == expected

@@ -245,3 +245,14 @@ def test_wrong_choices_of_clips_are_refused(tmp_path, wrong):
 def test_odd_sizes_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="expected uint8"):
         write_video(tmp_path / "odd.avi", np.zeros((2, 31, 32, 3), np.uint8))
+
+
+def test_an_everyday_action_can_be_one_more_class(tmp_path):
+    """The README's extension: the performers of the medical actions act it, too, those who are tested as well."""
+    more = list_clips((NUMBERS["sit_down"],))
+    added = set(more) - set(list_clips())
+    assert {performer for performer, *_ in added} == set(MEDICAL_PERFORMERS)
+    assert {action for _, _, action, _ in added} == {NUMBERS["sit_down"]} and len(added) == 20 + 12
+    paths = write_clips(tmp_path, actions=["sit_down"], also=["sit_down"], performers=[3], frames=4, processes=1)
+    assert len(paths) == 3 and all(path.is_file() for path in paths)
+    assert describe_clip(paths[0].name).action_name == "sit_down"

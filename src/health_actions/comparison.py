@@ -9,6 +9,27 @@ from scipy.stats import binomtest
 from health_actions.evaluation import give_interval, score, score_classes
 
 
+def add_difference(table: pd.DataFrame, *, published: str = "published", reproduced: str = "reproduced",
+                   low: str = "low", high: str = "high") -> pd.DataFrame:
+    """Say of each published number how far the reproduced one is from it, and whether it lies in its 95 % interval.
+
+    Args:
+        table: with the columns named; shares of 1.
+
+    Returns:
+        The table with `difference` (reproduced less published) and `published_is` ("inside", "above" or "below" the
+        interval; nothing where nothing was published) after its interval.
+    """
+    numbers = table[published].astype(float)
+    said = np.select([numbers.isna() | table[low].isna(), numbers > table[high], numbers < table[low]],
+                     ["", "above", "below"], "inside")
+    table = table.copy()
+    place = list(table.columns).index(high) + 1
+    table.insert(place, "difference", (table[reproduced] - numbers).round(3))
+    table.insert(place + 1, "published_is", said)
+    return table
+
+
 def compare_architectures(predictions: dict[str, pd.DataFrame], cards: dict[str, list[dict]],
                           published: dict[str, float], classes: list[str]) -> pd.DataFrame:
     """Table 1: one row an architecture.
@@ -196,14 +217,14 @@ def compare_classes(predictions: pd.DataFrame, classes: list[str], published: di
         published: action -> precision, recall and F1 in the paper; one that is not there has none.
 
     Returns:
-        action, clips, published_precision, published_recall, published_f1, precision, recall, f1, recall_low and
-        recall_high (95 %).
+        action, clips, published_precision, published_recall, published_f1, precision and recall with their 95 %
+        intervals, f1.
     """
     own = score_classes(predictions, classes).rename(columns={"class": "action"})
     for place, measure in enumerate(("precision", "recall", "f1")):
         own[f"published_{measure}"] = [published.get(action, [np.nan] * 3)[place] for action in classes]
-    return own[["action", "clips", "published_precision", "published_recall", "published_f1", "precision", "recall",
-                "f1", "recall_low", "recall_high"]]
+    return own[["action", "clips", "published_precision", "published_recall", "published_f1", "precision",
+                "precision_low", "precision_high", "recall", "recall_low", "recall_high", "f1"]]
 
 
 def compare_alerts(predictions: dict[tuple[str, str], pd.DataFrame], classes: list[str], alerts: list[str]

@@ -123,13 +123,20 @@ def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") ->
 
 
 def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Precision, recall and F1 of each class (0 where a class was never predicted), with its number of test clips."""
+    """Precision, recall and F1 of each class (0 where a class was never predicted), with its number of test clips.
+
+    Returns:
+        class, clips, precision and recall with their 95 % intervals (`_low`, `_high`; none where n is 0), f1.
+    """
     precision, recall, f1, count = precision_recall_fscore_support(
         predictions["class"], predictions["predicted"], labels=classes, zero_division=0)
-    intervals = [give_interval(round(share * n), n) for share, n in zip(recall, count, strict=True)]
-    return pd.DataFrame({"class": classes, "clips": count, "precision": precision, "recall": recall,
-                         "recall_low": [low for low, _ in intervals], "recall_high": [high for _, high in intervals],
-                         "f1": f1})
+    called = predictions["predicted"].value_counts().reindex(classes, fill_value=0)
+    table = {"class": classes, "clips": count}
+    for name, shares, counts in (("precision", precision, called), ("recall", recall, count)):
+        intervals = [give_interval(round(share * n), n) for share, n in zip(shares, counts, strict=True)]
+        table |= {name: shares, f"{name}_low": [low for low, _ in intervals],
+                  f"{name}_high": [high for _, high in intervals]}
+    return pd.DataFrame({**table, "f1": f1})
 
 
 def count_confusions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

@@ -57,4 +57,4 @@ def note_written(path: Path) -> None:
     if record and shell:
         name = os.path.relpath(path, find_root())
         with open(record, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"file": Path(name).as_posix(), "count": shell.execution_count}) + "\n")
+            file.write(json.dumps({"file": Path(name).as_posix(), "count": len(shell.user_ns["In"]) - 1}) + "\n")

@@ -1,6 +1,7 @@
 """Run a notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b --set name=value`."""
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -105,13 +106,25 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
     executed = nbformat.read(partial, as_version=4)
     origins = read_origins(written, executed)
     executed = clean(executed)
-    executed.metadata["stage"] = {"name": os.environ.get("DVC_STAGE", ""), "written": origins}
+    executed.metadata["stage"] = {"sources": hash_sources(root, os.environ.get("DVC_STAGE", "")), "written": origins}
     with log.open("a", encoding="utf-8") as file:
         file.writelines(take_warnings(executed))
     with replacing(output) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink()
     written.unlink(missing_ok=True)
+
+
+def hash_sources(root: Path, stage: str) -> str:
+    """A hash of the files in git that a stage of dvc.yaml depends on; empty outside of a stage.
+
+    It stands in the executed notebook, so that a report is written anew when code changes and its results do not.
+    """
+    stages = (yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8")) or {}).get("stages", {})
+    deps = [root / path for path in stages.get(stage.partition("@")[0], {}).get("deps", [])
+            if not path.startswith(("build/", "data/"))]
+    files = [file for path in deps for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    return hashlib.md5(b"".join(file.read_bytes() for file in files)).hexdigest() if files else ""
 
 
 def read_origins(written: Path, executed: nbformat.NotebookNode) -> dict[str, int]:

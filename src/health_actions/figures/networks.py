@@ -8,7 +8,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from health_actions.figures.style import BARS, MARKS, draw_groups
+from health_actions.figures.style import BARS, MARKS, draw_groups, span_interval
 
 
 def plot_behaviour(table: pd.DataFrame) -> Figure:
@@ -75,7 +75,8 @@ def plot_top_k(table: pd.DataFrame) -> Figure:
 
 
 def plot_action_scores(table: pd.DataFrame) -> Figure:
-    """Figures 18 to 20 of study B: precision, recall and F1 of each action, published above reproduced.
+    """Figures 18 to 20 of study B: precision, recall and F1 of each action, published above reproduced; reproduced
+    precision and recall with their 95 % intervals.
 
     Args:
         table: of `evaluation.compare_classes`; without published numbers the upper panel is left out.
@@ -89,8 +90,10 @@ def plot_action_scores(table: pd.DataFrame) -> Figure:
     for axis, (title, prefix) in zip(axes[:, 0], panels, strict=True):
         for number, measure in enumerate(measures):
             colour, hatch = BARS[number]
+            errors = None if prefix or measure == "f1" else span_interval(table, measure)
             axis.bar(places + (number - 1) * 0.27, table[f"{prefix}{measure}"], 0.27, color=colour, hatch=hatch,
-                     edgecolor="white", label=measure.replace("f1", "F1"))
+                     edgecolor="white", yerr=errors, ecolor="black", capsize=2, error_kw={"elinewidth": 1},
+                     label=measure.replace("f1", "F1"))
         axis.set(ylim=(0, 1), title=title)
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)

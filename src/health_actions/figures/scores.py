@@ -6,6 +6,8 @@ import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from health_actions.figures.style import BARS, span_interval
+
 
 def plot_counts(counts: pd.DataFrame) -> Figure:
     """Figure 2 of study A: clips per class (rows) and subset (columns), stacked."""
@@ -125,15 +127,18 @@ def plot_switches(table: pd.DataFrame) -> Figure:
 
 
 def plot_class_scores(scores: pd.DataFrame) -> Figure:
-    """Precision and recall of each class as grouped bars; see `score_classes`."""
+    """Precision and recall of each class as grouped bars with their 95 % intervals; see `score_classes`."""
     figure, axis = pyplot.subplots(figsize=(7.5, 3.2))
-    long = scores.melt("class", ["precision", "recall"], var_name="measure", value_name="share")
-    seaborn.barplot(long, x="class", y="share", hue="measure", errorbar=None, ax=axis, palette=["C0", "C4"])
+    places = np.arange(len(scores))
+    for number, measure in enumerate(("precision", "recall")):
+        colour, hatch = BARS[number]
+        axis.bar(places + (number - 0.5) * 0.4, scores[measure], 0.4, color=colour, hatch=hatch, edgecolor="white",
+                 yerr=span_interval(scores, measure), ecolor="black", capsize=2, error_kw={"elinewidth": 1},
+                 label=f"{measure}, 95 % interval")
     axis.set_ylim(0, 1)
-    axis.set_xlabel("")
-    axis.tick_params(axis="x", rotation=45)
-    pyplot.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
-    axis.legend(title=None, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    axis.set_ylabel("share")
+    axis.set_xticks(places, scores["class"], rotation=45, ha="right", rotation_mode="anchor")
+    axis.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from health_actions.paths import replacing
@@ -17,6 +18,16 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = {".svg": {"Date": None}, ".png": {"Software": None}}
     with replacing(path) as temporary:
         figure.savefig(temporary, metadata=metadata.get(path.suffix))
+
+
+def span_interval(table: pd.DataFrame, measure: str) -> np.ndarray:
+    """Distances from a measure to the ends of its interval, as Matplotlib's bars take them: (2, rows), 0 where none is.
+
+    Args:
+        table: with `measure`, `<measure>_low` and `<measure>_high`.
+    """
+    ends = table[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T
+    return np.abs(np.nan_to_num(ends - table[measure].to_numpy(float)))
 
 
 def draw_groups(axis, labels: list[str], groups: dict[str, tuple], *, styles: dict | None = None) -> None:

@@ -53,16 +53,19 @@ def ntu(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     performer: Annotated[list[int] | None, typer.Option(help="A number; repeat for more. By default all.")] = None,
     action: Annotated[list[str] | None, typer.Option(help="A name or NTU's number; repeat for more.")] = None,
+    also: Annotated[list[str] | None, typer.Option(
+        help="An everyday action that the performers of the medical actions act, too; repeat for more.")] = None,
     frames: Annotated[int | None, typer.Option(help="Of each clip, by default 60 to 78.")] = None,
     processes: Annotated[int | None, typer.Option(help="By default one for each core.")] = None,
     montage: Annotated[Path | None, typer.Option(help="Save a picture of one performer's clips here.")] = None,
 ):
     """Draw clips of medical and everyday actions; those that exist are kept."""
-    actions = None if action is None else [int(name) if name.isdigit() else name for name in action]
+    actions, more = (None if names is None else [int(name) if name.isdigit() else name for name in names]
+                     for names in (action, also))
     try:
         paths = ntu_clips.write_clips(
-            folder, seed=seed, actions=actions, performers=performer, frames=frames, processes=processes
-        )
+            folder, seed=seed, actions=actions, performers=performer, frames=frames, processes=processes,
+            also=more or ())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if montage:

@@ -166,34 +166,38 @@ def describe_clip(name, seed: int = 0) -> ClipFacts:
                      ("left", "right")[performance.posture.holder], len(performance.skeleton.joints))  # fmt: skip
 
 
-def list_clips() -> list[tuple[int, int, int, int]]:
+def list_clips(more: tuple[int, ...] = ()) -> list[tuple[int, int, int, int]]:
     """All clips: (performer, repetition, action, camera).
 
     Training and source performers act twice, each time before another camera; tested ones once before all three.
+
+    Args:
+        more: everyday actions that the performers of the medical actions act, too, so that they can be one more class.
     """
-    clips = []
-    for group, actions in ((TRAINING, MEDICAL), (SOURCE, EVERYDAY)):
+    clips, acted = [], (*MEDICAL, *more)
+    for group, actions in ((TRAINING, acted), (SOURCE, EVERYDAY)):
         for place, performer in enumerate(group):
             for number, action in enumerate(actions):
                 pair = PAIRS[(place + number) % 3]
                 clips += [(performer, repetition, action, pair[repetition - 1]) for repetition in (1, 2)]
-    return clips + [(performer, 1, action, camera) for performer in TESTED for action in MEDICAL for camera in ANGLES]
+    return clips + [(performer, 1, action, camera) for performer in TESTED for action in acted for camera in ANGLES]
 
 
 def _write(path, clip, seed, frames):
     return write_video(path, render_clip(*clip, seed=seed, frames=frames), FPS)
 
 
-def write_clips(folder, *, seed=0, actions=None, performers=None, frames=None, processes=None) -> list[Path]:
+def write_clips(folder, *, seed=0, actions=None, performers=None, frames=None, processes=None, also=()) -> list[Path]:
     """Draw and write clips, several at a time, except those whose file exists.
 
     folder: gets the files; seed: of everything random; actions: names or NTU's numbers, by default all; performers:
     numbers, by default all; frames: of each clip, by default all; processes: by default one a core.
+    also: everyday actions that the performers of the medical actions act, too; see `list_clips`.
     A clip does not depend on which others are drawn, nor on the number of processes.
     Returns the paths of all clips asked for. Raises ValueError for arguments out of range.
     """
     names = {act.__name__: number for number, act in ACTIONS.items()}
-    for action in actions or ():
+    for action in (*(actions or ()), *also):
         if action not in names and action not in ACTIONS:
             raise ValueError(f"actions: expected names or numbers of {names}, found {action}")
     for performer in performers or ():
@@ -201,8 +205,9 @@ def write_clips(folder, *, seed=0, actions=None, performers=None, frames=None, p
     if frames is not None and frames < 1:
         raise ValueError(f"frames: expected 1 or more, found {frames}")
     chosen = set(ACTIONS) if actions is None else {names.get(action, action) for action in actions}
+    more = tuple(number for number in (names.get(action, action) for action in also) if number not in MEDICAL)
     people = PERFORMERS if performers is None else performers
-    clips = [clip for clip in list_clips() if clip[2] in chosen and clip[0] in people]
+    clips = [clip for clip in list_clips(more) if clip[2] in chosen and clip[0] in people]
     paths = [Path(folder) / clip_name(*clip) for clip in clips]
     missing = [(path, clip, seed, frames) for path, clip in zip(paths, clips) if not path.exists()]
     work = Parallel(n_jobs=processes or -1, return_as="generator_unordered")(delayed(_write)(*job) for job in missing)
