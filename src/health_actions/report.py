@@ -182,7 +182,8 @@ def main(reports: Annotated[Path | None, typer.Option(help="Where to write; defa
     """Write reports/ from build/."""
     root = find_root()
     reports = reports or root / "reports"
-    stages = {name: stage for name, stage in read_stages(root).items() if stage.notebook}
+    stages = {name: stage for name, stage in read_stages(root).items()
+              if stage.notebook and (root / stage.notebook).is_file()}
     origins = trace_files(root, stages)
     origins |= {file.removeprefix("reports/"): origin for file, origin in origins.items()
                 if file.startswith("reports/")}

@@ -1,0 +1,393 @@
+"""The committed report in a real browser, from the file system: links, widths, pictures, headings, colours, the PDF."""
+
+import functools
+import itertools
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
+
+import matplotlib
+import numpy as np
+import pytest
+import typer
+from conftest import ROOT, list_files
+from playwright.sync_api import sync_playwright
+from skimage.color import rgb2lab
+
+from health_actions import pdf
+from health_actions.pdf import find_chromium, print_report
+
+REPORTS = ROOT / "reports"
+PAGES = sorted(path.relative_to(REPORTS).as_posix() for path in REPORTS.rglob("*.html"))
+OWN_PAGES = [page for page in PAGES if "notebooks" not in Path(page).parts]  # of the project's own templates
+WIDTHS = [1280, 390]
+# Matrices of severity 1 for linear RGB: Machado, Oliveira, Fernandes, "A physiologically-based model for
+# simulation of color vision deficiency", IEEE Transactions on Visualization and Computer Graphics 15 (6), 2009.
+VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                            [-0.003882, -0.048116, 1.051998]]),
+    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                              [-0.011820, 0.042940, 0.968881]]),
+}
+# Distance in CIE Lab. For the colour-blind, matplotlib's default colours come as near as 5, seaborn's "deep" as 3,
+# ColorBrewer's Set1 as 10.
+APART = 15
+
+READ_PAGE = """() => {
+  const links = [];
+  for (const element of document.querySelectorAll("*"))
+    for (const {name, value} of element.attributes) {
+      const values = name === "srcset" ? value.split(",").map(part => part.trim().split(/\\s+/)[0]) : [value];
+      if (["href", "xlink:href", "src", "srcset", "poster", "data", "action"].includes(name))
+        for (const link of values.filter(link => !link.startsWith("data:"))) {
+          let url = "not a link";
+          try { url = new URL(link, document.baseURI).href } catch {}
+          links.push([element.localName, link, url]);
+        }
+    }
+  const named = [...document.querySelectorAll("[id], a[name]")];
+  return {
+    links, ids: named.flatMap(element => [element.id, element.getAttribute("name")]).filter(Boolean),
+    lang: document.documentElement.lang, title: document.title,
+    headings: [...document.querySelectorAll("h1, h2, h3, h4, h5, h6")].map(
+      heading => [Number(heading.localName[1]), heading.textContent.trim()]),
+    pictures: [...document.querySelectorAll("img")].map(
+      picture => [picture.getAttribute("src").slice(0, 80), picture.getAttribute("alt")])};
+}"""
+
+# What is wider than the window, what lies outside it with no box of its own that scrolls there, and tables whose box
+# holds more than the table.
+FIND_WIDE = """() => {
+  const found = [], root = document.scrollingElement;
+  const name = element => `${element.localName}.${element.className} "${element.textContent.trim().slice(0, 40)}"`;
+  const scrolls = element => ["auto", "scroll"].includes(getComputedStyle(element).overflowX);
+  const findBox = element => {
+    for (let box = element.parentElement; box && box !== document.body; box = box.parentElement)
+      if (scrolls(box)) return box;
+  };
+  if (root.scrollWidth > innerWidth + 1) found.push(`the page: ${root.scrollWidth} of ${innerWidth} pixels`);
+  for (const element of document.body.querySelectorAll("*:not(svg *)")) {
+    const place = element.getBoundingClientRect(), box = findBox(element);
+    if (!place.width || place.right <= innerWidth + 1 || !element.checkVisibility()) continue;
+    if (!box) found.push(`to ${Math.round(place.right)}: ${name(element)}`);
+    else if (element.localName === "table" && box.querySelector("h1, h2, h3, h4, h5, h6, p"))
+      found.push(`not in a box of its own: ${name(element)}`);
+  }
+  return found;
+}"""
+
+# Texts whose contrast is too low (WCAG 2, 1.4.3). A background is every colour that may lie behind the text: those of
+# all elements around it, one over the other, with each colour of a gradient; a picture behind a text is told.
+FIND_PALE = """() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true}), known = {};
+  const read = color => known[color] ??= (() => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const [red, green, blue, alpha] = canvas.getImageData(0, 0, 1, 1).data;
+    return [red, green, blue, alpha / 255];
+  })();
+  const lay = ([red, green, blue, alpha], [r, g, b]) =>
+    [red * alpha + r * (1 - alpha), green * alpha + g * (1 - alpha), blue * alpha + b * (1 - alpha), 1];
+  const measure = color => color.slice(0, 3).map(value => value / 255)
+    .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.background = "Canvas";
+  const paper = read(getComputedStyle(probe).backgroundColor);
+  probe.remove();
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim(), element = walker.currentNode.parentElement;
+    if (!text || !element.checkVisibility({visibilityProperty: true}) || element.closest("script, style")) continue;
+    const around = [];
+    for (let outer = element; outer; outer = outer.parentElement) around.unshift(getComputedStyle(outer));
+    let behind = [paper], opacity = 1;
+    for (const style of around) {
+      opacity *= Number(style.opacity);
+      behind = behind.map(color => lay(read(style.backgroundColor), color));
+      if (style.backgroundImage.includes("url(")) found.push(`a picture behind "${text.slice(0, 40)}"`);
+      const shades = style.backgroundImage.match(/(rgb|hsl|color|ok|lab|lch)\\w*\\([^()]*\\)/g) ?? [];
+      const shaded = shades.flatMap(color => behind.map(below => lay(read(color), below)));
+      if (shades.length) behind = style.backgroundRepeat.includes("no-repeat") ? [...behind, ...shaded] : shaded;
+    }
+    const style = around.at(-1), [red, green, blue, alpha] = read(element.closest("svg") ? style.fill : style.color);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    for (const color of behind) {
+      const [dark, light] = [measure(lay([red, green, blue, alpha * opacity], color)), measure(color)].sort(
+        (one, other) => one - other);
+      const contrast = (light + 0.05) / (dark + 0.05);
+      if (contrast < (large ? 3 : 4.5) - 0.005)
+        found.push(`${contrast.toFixed(2)}: ${element.localName}.${element.className} "${text.slice(0, 40)}"`);
+    }
+  }
+  return [...new Set(found)];
+}"""
+
+
+def find_inside(url: str) -> Path | None:
+    """The file below reports/ that a link leads to, whether it exists or not; None if it leads elsewhere."""
+    parts = urlsplit(url)
+    path = Path(url2pathname(parts.path)).resolve()
+    return path if parts.scheme == "file" and path.is_relative_to(REPORTS) else None
+
+
+def visit(context, page: str) -> dict:
+    """Open a page at each width and tell what it holds and what went wrong."""
+    tab = context.new_page()
+    problems, requests = [], []
+    tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("requestfailed", lambda request: problems.append(f"not loaded: {request.url[:200]}"))
+    tab.goto((REPORTS / page).as_uri())
+    facts = tab.evaluate(READ_PAGE)
+    tab.evaluate("() => document.querySelectorAll('details').forEach(part => { part.open = true })")
+    facts["wide"], facts["pale"] = {}, {}
+    for width in WIDTHS:
+        tab.set_viewport_size({"width": width, "height": 800})
+        facts["wide"][width] = tab.evaluate(FIND_WIDE)
+    for scheme in ("light", "dark") if page in OWN_PAGES else ():
+        tab.emulate_media(color_scheme=scheme)
+        facts["pale"][scheme] = tab.evaluate(FIND_PALE)
+    tab.close()
+    outside = [url[:200] for url in requests
+               if urlsplit(url).scheme not in ("data", "blob") and find_inside(url) is None]
+    return {**facts, "problems": problems, "outside": outside}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = find_chromium()
+    if found is None:
+        pytest.skip("no Chromium on this machine: apt install chromium")
+    return found
+
+
+@pytest.fixture(scope="module")
+def look(chromium):
+    """Gives what `visit` tells of a page; each is opened once, with no network."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield functools.cache(functools.partial(visit, browser.new_context(offline=True)))
+        browser.close()
+
+
+@pytest.fixture
+def draw(chromium, look, tmp_path, monkeypatch):
+    """Gives what `visit` tells of a page with this body."""
+    monkeypatch.setattr("test_site.REPORTS", tmp_path)
+    monkeypatch.setattr("test_site.OWN_PAGES", ["page.html"])
+
+    def show(body):
+        (tmp_path / "page.html").write_text(f"<!doctype html><html lang=en><title>a</title><body>{body}</body></html>")
+        return look.__wrapped__("page.html")
+
+    return show
+
+
+def describe_link(look, tag: str, link: str, url: str) -> str | None:
+    """What is wrong with a link of a page; None if nothing is."""
+    parts, file = urlsplit(url), find_inside(url)
+    if parts.scheme in ("data", "blob") or (parts.scheme in ("http", "https") and tag == "a"):
+        return None
+    if file is None:
+        return f"{tag} leads out of the report: {link}"
+    if not file.is_file():
+        return f"{tag} leads to no file: {link}"
+    if file.suffix == ".html" and parts.fragment:
+        ids = look(file.relative_to(REPORTS).as_posix())["ids"]
+        if parts.fragment not in ids and unquote(parts.fragment) not in ids:
+            return f"{tag} leads to no element: {link}"
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_without_an_error_and_without_network(look, page):
+    facts = look(page)
+    assert not facts["problems"]
+    assert not facts["outside"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(look, page):
+    found = [describe_link(look, *link) for link in look(page)["links"]]
+    assert not [problem for problem in found if problem]
+
+
+def test_every_page_is_reached_from_the_index(look):
+    reached, rest = set(), {"index.html"}
+    while rest:
+        page = rest.pop()
+        reached.add(page)
+        files = {find_inside(url) for tag, _, url in look(page)["links"] if tag == "a"}
+        rest |= {file.relative_to(REPORTS).as_posix() for file in files if file} & set(PAGES) - reached
+    assert reached == set(PAGES)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_is_wider_than_the_window(look, page, width):
+    assert not look(page)["wide"][width]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_picture_is_described(look, page):
+    pictures = look(page)["pictures"]
+    assert not [name for name, text in pictures if not (text or "").strip() or "No description has been" in text]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_a_language_and_a_title(look, page):
+    facts = look(page)
+    assert facts["lang"] and facts["title"].strip()
+
+
+@pytest.mark.parametrize("page", OWN_PAGES)
+def test_headings_skip_no_level(look, page):
+    headings = look(page)["headings"]
+    assert [level for level, _ in headings].count(1) == 1 and headings[0][0] == 1
+    assert not [text for (above, _), (level, text) in itertools.pairwise(headings) if level > above + 1]
+    assert all(text for _, text in headings)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", OWN_PAGES)
+def test_texts_stand_out_from_their_background(look, page, scheme):
+    assert not look(page)["pale"][scheme]
+
+
+def test_a_broken_page_is_noticed(draw):
+    facts = draw("<script>console.error('one'); throw new Error('two')</script><img src=missing.png>"
+                 "<img src='https://example.org/a.png'><img src='../above.png'><a href='https://example.org'>a</a>"
+                 "<a href='#no'>b</a><a href='#a%20b'>c</a><b id='a b'>d</b>")
+    assert {"one", "two"} <= set(facts["problems"])
+    assert any("missing.png" in problem for problem in facts["problems"])
+    assert [Path(url).name for url in facts["outside"]] == ["a.png", "above.png"]
+    assert facts["ids"] == ["a b"]
+    found = [describe_link(lambda page: facts, *link) for link in facts["links"]]
+    assert found == ["img leads to no file: missing.png", "img leads out of the report: https://example.org/a.png",
+                     "img leads out of the report: ../above.png", None, "a leads to no element: #no", None]
+
+
+@pytest.mark.parametrize(("body", "wide"), [
+    ("<p style='width:20rem'>a</p>", False),
+    ("<p style='width:2000px'>a</p>", True),
+    ("<div style='overflow-x:hidden'><p style='width:2000px'>a</p></div>", True),
+    ("<div style='overflow-x:auto'><table style='width:2000px'><tr><td>a</table></div>", False),
+    ("<div style='overflow-x:auto'><h2>a</h2><table style='width:2000px'><tr><td>a</table></div>", True),
+])
+def test_what_is_too_wide_is_noticed(draw, body, wide):
+    assert [bool(found) for found in draw(body)["wide"].values()] == [wide, wide]
+
+
+@pytest.mark.parametrize(("style", "found"), [
+    ("color: #767676", None), ("color: #777", "4.48"), ("color: #8a8a8a; font-size: 24px", None),
+    ("color: #000; opacity: .5", "3.98"), ("color: #fff; background: #000c", None),
+    ("color: #fff; background: linear-gradient(#000, #999)", "2.85"),
+    ("color: #000; background: url(data:,) #fff", "a picture behind"),
+])
+def test_pale_texts_are_noticed(draw, style, found):
+    pale = draw(f"<p style='{style}'>a text</p>")["pale"]
+    assert pale["light"] == pale["dark"] and (found in pale["light"][0] if found else not pale["light"])
+
+
+def measure_distances(colors: list[str], vision: np.ndarray) -> dict[tuple[str, str], float]:
+    """How far each pair of colours is apart in CIE Lab (CIE76) for someone who sees so."""
+    values = np.array([matplotlib.colors.to_rgb(color) for color in colors])
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ vision.T).clip(0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = dict(zip(colors, rgb2lab(seen), strict=True))
+    return {(one, other): np.linalg.norm(lab[one] - lab[other]) for one, other in itertools.combinations(colors, 2)}
+
+
+def read_palette(file) -> list[str]:
+    """The first five colours of a file of matplotlib's settings."""
+    cycle = matplotlib.rc_params_from_file(file, use_default_template=False)["axes.prop_cycle"]
+    return ["#" + color.lstrip("#") for color in cycle.by_key()["color"]][:5]
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_the_colours_of_charts_stay_apart_for_the_colour_blind(vision):
+    distances = measure_distances(read_palette(ROOT / "matplotlibrc"), VISIONS[vision])
+    assert len(distances) == 10
+    assert not {pair: round(distance, 1) for pair, distance in distances.items() if distance < APART}
+
+
+def test_the_distance_tells_good_colours_from_bad_ones():
+    colors = ["tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"]
+    distances = [min(measure_distances(colors, vision).values()) for vision in VISIONS.values()]
+    assert distances[0] > APART > max(distances[1:])
+
+
+def test_the_report_is_printed(chromium, tmp_path):
+    pages = print_report(REPORTS / "index.html", tmp_path / "build" / "report.pdf")
+    content = (tmp_path / "build" / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert 1 < pages == max(int(count) for count in re.findall(rb"/Count (\d+)", content))
+    assert list_files(tmp_path) == ["build/report.pdf"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with a page, a PDF of before and no browser, from inside which `main` is called."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "build").mkdir()
+    (tmp_path / "programs").mkdir()
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "reports" / "index.html").write_text("<p>A page.</p>")
+    (tmp_path / "build" / "report.pdf").write_bytes(b"before")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    monkeypatch.setattr(pdf, "PLACES", [])
+    return tmp_path
+
+
+def read_failure(capsys) -> str:
+    """The one line that the command says when it fails."""
+    with pytest.raises(typer.Exit) as stopped:
+        pdf.main()
+    out, said = capsys.readouterr()
+    assert stopped.value.exit_code == 1 and not out and said.count("\n") == 1 and said.startswith("error: ")
+    return said
+
+
+def test_without_a_browser_the_command_says_how_to_get_one(project, capsys):
+    said = read_failure(capsys)
+    assert all(name in said for name in pdf.NAMES) and "apt install chromium" in said
+    assert list_files(project / "build") == ["report.pdf"]
+
+
+def test_without_a_report_the_command_says_how_to_make_one(project, capsys):
+    (project / "reports" / "index.html").unlink()
+    said = read_failure(capsys)
+    assert "index.html" in said and "make repro" in said
+
+
+@pytest.mark.parametrize(("script", "expected"), [
+    ("echo no display >&2; exit 3", "exit code 3): no display"),
+    ("exit 0", "printed no PDF (exit code 0)"),
+    ('for word; do case $word in --print-to-pdf=*) echo half > "${word#*=}";; esac; done', "printed no PDF"),
+    ("/bin/sleep 60", "within 0.5 seconds"),
+])
+def test_a_browser_that_prints_nothing_leaves_the_old_file(project, capsys, monkeypatch, script, expected):
+    monkeypatch.setattr(pdf, "SECONDS", 0.5)
+    program = project / "programs" / "google-chrome"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    assert expected in read_failure(capsys)
+    assert (project / "build" / "report.pdf").read_bytes() == b"before"
+    assert list_files(project / "build") == ["report.pdf"]
+
+
+def test_the_command_prints_to_the_build_folder(project, capsys):
+    program = project / "programs" / "chrome"
+    program.write_text('#!/bin/sh\nfor word; do case $word in --print-to-pdf=*) '
+                       'printf "%%PDF-1.4 /Type /Pages /Type /Page\\n/Type /Page\\n" > "${word#*=}";; esac; done\n')
+    program.chmod(0o755)
+    pdf.main()
+    assert capsys.readouterr().out == f"2 pages: {project / 'build' / 'report.pdf'}\n"
+    assert list_files(project / "build") == ["report.pdf"]
