@@ -4,12 +4,13 @@ import sys
 import av
 import numpy as np
 import pytest
-from conftest import draw_square, tell_numbers, write_video
+from conftest import draw_numbers, draw_square, tell_numbers, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from health_actions import video
 from health_actions.synthetic.encode import write_video as write_synthetic
-from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames
+from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames, sample_frames
 
 
 def use(path):
@@ -166,3 +167,31 @@ def test_reading_a_damaged_video_says_nothing_by_itself(square_video, tmp_path):
     code = f"from health_actions.video import probe\ntry:\n    probe({str(path)!r})\nexcept ValueError:\n    pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("fps", [5, 10, 25, 30, 60])
+def test_what_a_video_shows_every_so_often_does_not_depend_on_its_rate(tmp_path, fps):
+    path = write_video(tmp_path / "clip.mp4", draw_numbers(40), fps=fps, crf=8)
+    numbers = tell_numbers(np.stack(list(sample_frames(path, every=4 / 30, longest=60, height=64))))
+    expected = [int(moment * 4 * fps / 30 + 1e-6) for moment in range(len(numbers))]
+    assert numbers == expected and expected[-1] + 4 * fps / 30 > 38
+
+
+def test_sampled_frames_are_those_that_studies_read(square_video):
+    sampled = np.stack(list(sample_frames(square_video, every=4 / 30, longest=60, size=32)))
+    np.testing.assert_array_equal(sampled, read_frames(square_video, range(0, 40, 4), [32])[32])
+
+
+@pytest.mark.parametrize(("limits", "words"), [
+    ({"longest": 1.0}, "too long: more than 1 seconds"), ({"largest": 6000}, "too large: 96 x 64 pixels")])
+def test_videos_that_would_take_too_long_are_refused(square_video, limits, words, monkeypatch):
+    if "largest" in limits:
+        monkeypatch.setattr(video, "LARGEST", limits["largest"])
+    with pytest.raises(UnreadableVideo, match=words):
+        list(sample_frames(square_video, every=0.1, longest=limits.get("longest", 60), size=32))
+
+
+def test_a_video_that_is_none_is_not_sampled(tmp_path):
+    (tmp_path / "text.mp4").write_text("not a video at all\n" * 20)
+    with pytest.raises(UnreadableVideo, match="not a video"):
+        list(sample_frames(tmp_path / "text.mp4", every=0.1, longest=60, size=32))

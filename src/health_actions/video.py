@@ -9,6 +9,8 @@ import numpy as np
 
 # Stands in the comment of every video that `health_actions.synthetic` renders, so that no report can take it for real.
 SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
+LARGEST = 8_400_000  # pixels of a frame that somebody hands in: a phone's 4K
+CLOSE = 0.002  # seconds that two moments may differ and be the same
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
 
 
@@ -112,16 +114,71 @@ def stream_frames(path: Path, height: int):
             for frame in container.decode(stream):
                 damaged += frame.is_corrupt
                 position += 1
-                upright = round(frame.rotation / 90) % 2 == 0
-                long, short = (frame.width, frame.height) if upright else (frame.height, frame.width)
-                width = max(1, round(long * height / short))
-                yield _to_rgb(frame, (width, height) if upright else (height, width))
+                yield _to_height(frame, height)
         except av.FFmpegError as error:
             raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
     if position < 0.95 * expected:
         raise UnreadableVideo(f"damaged: only {position} of {expected} frames could be decoded")
     if damaged > position // 20:
         raise UnreadableVideo(f"damaged: {damaged} of {position} frames are incomplete")
+
+
+def sample_frames(path: Path, *, every: float, longest: float, size: int | None = None, height: int | None = None):
+    """Decode a video frame by frame and give what it shows every so many seconds, whatever its rate and however long.
+
+    Args:
+        path: the video.
+        every: seconds; the frame that is seen at that moment, the last one before it.
+        longest: seconds; a longer video is refused as soon as that is known.
+        size: squares of so many pixels; or
+        height: of the frames, pixels; the width follows.
+
+    Yields:
+        uint8 (height, width, 3), RGB, upright.
+
+    Raises:
+        UnreadableVideo: when the file is no video, is damaged, has larger pictures than 8 megapixels, or is too long.
+    """
+    too_long = f"too long: more than {longest:g} seconds"
+    with _open(path) as (container, stream):
+        width_told, height_told = stream.codec_context.width, stream.codec_context.height
+        if width_told * height_told > LARGEST:
+            raise UnreadableVideo(f"too large: {width_told} x {height_told} pixels, at most {LARGEST / 1e6:.0f} "
+                                  "million are read")
+        if stream.duration and stream.time_base and stream.duration * stream.time_base > longest:
+            raise UnreadableVideo(too_long)
+        stream.thread_type = "AUTO"
+        rate = float(stream.average_rate or stream.guessed_rate or 30)
+        scale = (lambda frame: _to_rgb(frame, size)) if size else (lambda frame: _to_height(frame, height))
+        first, position, taken, seen = None, 0, 0, None
+        try:
+            for frame in container.decode(stream):
+                seconds = position / rate if frame.time is None else frame.time
+                first = seconds if first is None else first
+                seconds, position = seconds - first, position + 1
+                if seconds > longest:
+                    raise UnreadableVideo(too_long)
+                while seen is not None and taken * every < seconds - CLOSE:
+                    yield seen
+                    taken += 1
+                if taken * every <= seconds + CLOSE:
+                    seen = scale(frame)
+                    yield seen
+                    taken += 1
+                elif (taken * every - seconds) < 1.5 / rate:  # it may be the last one before the next moment
+                    seen = scale(frame)
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
+    if not position:
+        raise UnreadableVideo("no frames in the file")
+
+
+def _to_height(frame: av.VideoFrame, height: int) -> np.ndarray:
+    """A frame of so many pixels in height once it stands upright."""
+    upright = round(frame.rotation / 90) % 2 == 0
+    long, short = (frame.width, frame.height) if upright else (frame.height, frame.width)
+    width = max(1, round(long * height / short))
+    return _to_rgb(frame, (width, height) if upright else (height, width))
 
 
 def _to_rgb(frame: av.VideoFrame, size: int | tuple[int, int] | None) -> np.ndarray:
