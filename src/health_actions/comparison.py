@@ -255,3 +255,20 @@ def count_missed(alerts: pd.DataFrame) -> pd.DataFrame:
     """Clips of all alert actions together that each model missed, the fewest first: model, start, clips, missed."""
     sums = alerts.groupby(["model", "start"], sort=False, as_index=False)[["clips", "missed"]].sum()
     return sums.sort_values("missed", kind="stable", ignore_index=True)
+
+
+def choose_folder(evaluation: Path) -> str:
+    """A study's best model by validation, as its folder below the study's models: "convlstm", "c3d/pretrained".
+
+    Args:
+        evaluation: folder of the study's evaluation, which holds table_1.csv (study A) or figure_16.csv (study B).
+
+    Raises:
+        FileNotFoundError: when it holds neither; says what makes them.
+    """
+    if (Path(evaluation) / "table_1.csv").is_file():
+        return choose_architecture(pd.read_csv(Path(evaluation) / "table_1.csv"), "best")
+    if (Path(evaluation) / "figure_16.csv").is_file():
+        best = choose_model(pd.read_csv(Path(evaluation) / "figure_16.csv"))
+        return f"{best['model']}/{best['start']}"
+    raise FileNotFoundError(f"no trained and evaluated models: {evaluation} has no table of them; run make repro first")

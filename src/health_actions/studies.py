@@ -1,0 +1,67 @@
+"""The models that `make repro` leaves in `build/`, found and made ready for whoever brings videos."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from health_actions import comparison
+from health_actions.recognition import Recogniser, find_model
+
+STUDIES = ("handwash", "ntu")
+
+
+class NotTrained(FileNotFoundError):
+    """There is no model to use; the message names the command that makes one."""
+
+
+def read_params(root: Path) -> dict:
+    """params.yaml, as a whole."""
+    return yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+
+
+def choose_folder(root: Path, study: str, model: str = "best") -> Path:
+    """The folder of a study's model: the best by validation of its evaluation, or the one named.
+
+    Args:
+        root: of the project.
+        study: "handwash" or "ntu".
+        model: "best", or a name: of study A an architecture, of study B a network, or network/start.
+
+    Raises:
+        NotTrained: when the study was not run, or has no such model; lists those it has.
+    """
+    folder = root / "build" / study / "models"
+    if model != "best":
+        known = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("fold_*")
+                       if (path / "card.json").is_file())
+        found = [name for name in dict.fromkeys(known) if name == model or name.startswith(f"{model}/")]
+        if not found:
+            names = ", ".join(dict.fromkeys(known)) or "none"
+            raise NotTrained(f"no model {model!r} of study {study}; there are: {names}. make repro trains them")
+        return find_model(folder / found[0])  # "pretrained" comes before "scratch"
+    try:
+        return find_model(folder / comparison.choose_folder(root / "build" / study / "evaluation"))
+    except FileNotFoundError as error:
+        raise NotTrained(str(error)) from None
+
+
+def load_recogniser(root: Path, study: str, model: str = "best", threshold: float | None = None) -> Recogniser:
+    """A study's model, ready for videos.
+
+    Args:
+        root, study, model: see `choose_folder`.
+        threshold: see `Recogniser`; None takes the calibrated one of the study, 0 where there is none.
+
+    Raises:
+        NotTrained: see `choose_folder`.
+    """
+    folder = choose_folder(root, study, model)
+    return Recogniser(folder, frames=root / "build" / study / "frames",
+                      threshold=read_threshold(root, study) if threshold is None else threshold)
+
+
+def read_threshold(root: Path, study: str) -> float:
+    """The calibrated reject threshold of a study's best model; 0 where none was calibrated."""
+    file = root / "build" / study / "reject" / "thresholds.csv"
+    return float(pd.read_csv(file)["threshold"].iloc[0]) if file.is_file() else 0.0
