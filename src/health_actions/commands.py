@@ -75,9 +75,8 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
     study: Annotated[Study, typer.Option(help="Which actions to look for.")] = Study.ntu,
     model: Annotated[str, typer.Option(help="An architecture or network; best: by validation.")] = "best",
-    threshold: Annotated[float | None, typer.Option(
-        help="Smallest probability of an action; below it the answer is 'none of these'. By default as calibrated.",
-        min=0, max=1)] = None,
+    reject: Annotated[bool, typer.Option(
+        help="Say 'none of these' of clips that are unlike those that the model learned from.")] = True,
     form: Annotated[Form, typer.Option("--format", help="Of what is printed.")] = Form.table,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
@@ -85,19 +84,20 @@ def predict(
     """Which action does each clip show? Exit code 1 when a file could not be used; the others are predicted."""
     try:
         videos = list_videos(paths)
-        recogniser = load_recogniser(find_root(), study.value, model, threshold)
+        recogniser = load_recogniser(find_root(), study.value, model, reject=reject)
     except (ValueError, OSError) as error:
         raise stop(str(error)) from None
     rows = []
     for path in videos:
         try:
-            answer = recogniser.recognise(path)["probabilities"]
+            answer = recogniser.recognise(path)
         except UnreadableVideo as error:
             rows.append({"file": str(path), "action": None, "probability": None, "error": str(error)})
             continue
-        shares = {name: round(float(share), 4) for name, share in zip(recogniser.classes, answer, strict=True)}
-        rows.append({"file": str(path), "action": recogniser.name(answer), "probability": round(float(answer.max()), 4),
-                     "error": None, "probabilities": shares})
+        shares = {name: round(float(share), 4)
+                  for name, share in zip(recogniser.classes, answer.probabilities, strict=True)}
+        rows.append({"file": str(path), "action": answer.action, "probability": max(shares.values()), "error": None,
+                     "probabilities": shares})
     write_predictions(rows, recogniser.classes, Form.json if as_json else Form.csv if as_csv else form)
     raise typer.Exit(int(any(row["error"] for row in rows)))
 

@@ -113,6 +113,11 @@ HANDWASH_CONTENTS = [
          "and by scene."),
     Item("protocols.svg", "Protocols as a chart", "charts",
          "Each seed with its 95 % interval; bars: means over the seeds."),
+    Item("reject.csv", "None of these", "tables",
+         "How often the best model takes a clip of one of the actions for none of them (rejected), and a clip of "
+         "something else for one of them (accepted), on clips and people that did not choose the threshold."),
+    Item("reject.svg", "None of these, as a chart", "charts",
+         "Share of the clips that are believed, by how far from the training clips they may be."),
     Item("mcnemar.csv", "The first two architectures", "tables",
          "McNemar's exact test of the two best of Table 1 by validation: clips that both, one or neither "
          "has right."),
@@ -207,6 +212,11 @@ NTU_CONTENTS = [
          "the right way."),
     Item("behaviour.svg", "Behaviour tests as a chart", "charts",
          "Shares with 95 % intervals."),
+    Item("reject.csv", "None of these", "tables",
+         "How often the best model takes a clip of one of the actions for none of them (rejected), and a clip of "
+         "something else for one of them (accepted), on clips and people that did not choose the threshold."),
+    Item("reject.svg", "None of these, as a chart", "charts",
+         "Share of the clips that are believed, by how far from the training clips they may be."),
     Item("changes.png", "What the behaviour tests change", "charts",
          "One clip under each change."),
     Item("duplicates.csv", "Clips that are the same", "audit",

@@ -1,18 +1,22 @@
 """A trained model that is given videos: which action a clip shows, and what a long video shows over time."""
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from health_actions.evaluation import read_cards
 from health_actions.extraction import sample_indices
 from health_actions.frames import open_clip, read_index
 from health_actions.models.folder import load_model
+from health_actions.paths import replacing
 from health_actions.precision import autocast
 from health_actions.transforms import CentreCrop, build_input_transform, place_frames
 from health_actions.video import UnreadableVideo, sample_frames
@@ -38,28 +42,89 @@ class Sampling:
     height: int | None = None
 
 
+@dataclass(frozen=True)
+class Familiarity:
+    """How near a clip is to what a model learned from: its features against those of the training clips.
+
+    The squared Mahalanobis distance to the nearest class, with one covariance for all (Lee et al., 2018, "A simple
+    unified framework for detecting out-of-distribution samples"). The features are what the last layer takes.
+
+    Args:
+        means: float32 (classes, features).
+        precision: float32 (features, features), inverse of the covariance.
+        largest: distance up to which a clip is taken for one of the classes.
+    """
+
+    means: torch.Tensor
+    precision: torch.Tensor
+    largest: float = float("inf")
+
+    def measure(self, features: torch.Tensor) -> torch.Tensor:
+        """Distances of float32 (count, features) to the nearest class: (count,), 0 or more."""
+        away = features[:, None] - self.means
+        return ((away @ self.precision) * away).sum(-1).amin(1).clamp_min(0)
+
+    def save(self, file: Path) -> None:
+        """Write it as a safetensors file, whole or not at all."""
+        with replacing(file) as temporary:
+            save_file({"means": self.means.contiguous(), "precision": self.precision.contiguous(),
+                       "largest": torch.tensor([self.largest])}, temporary)
+
+    @classmethod
+    def load(cls, file: Path) -> "Familiarity":
+        """Read what `save` wrote."""
+        stored = load_file(file)
+        return cls(stored["means"], stored["precision"], float(stored["largest"]))
+
+
+class Answer(NamedTuple):
+    """What a model says of one window of frames.
+
+    Args:
+        start, end: seconds of the video.
+        frames: uint8 (window, height, width, 3), what it saw.
+        probabilities: float (classes,), sum 1.
+        features: float32 (features,), what its last layer took.
+        action: the most probable class, or `NONE` where the clip is too far from what the model learned from.
+    """
+
+    start: float
+    end: float
+    frames: np.ndarray
+    probabilities: np.ndarray
+    features: torch.Tensor
+    action: str
+
+
 class Recogniser:
-    """A model folder, ready for videos.
+    """A model folder, ready for videos; may be used from several threads.
 
     Args:
         folder: as of `save_model`.
         frames: those of the study whose clips it learned from, which tell how clips were sampled; or
         sampling: itself.
-        threshold: largest probability below which a clip shows none of the classes; 0 takes every clip for one of them.
+        familiarity: None takes every clip for one of the classes.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model`.
     """
 
     def __init__(self, folder: Path, *, frames: Path | None = None, sampling: Sampling | None = None,
-                 threshold: float = 0.0):
+                 familiarity: Familiarity | None = None):
         self.model, self.card = load_model(folder)
-        self.sampling, self.threshold = sampling or read_sampling(self.card, frames), threshold
+        self.sampling, self.familiarity = sampling or read_sampling(self.card, frames), familiarity
         self.classes: list[str] = self.card["classes"]
         self.window, self.size = self.card["clip"]["window"], self.card["clip"]["size"]
         preprocessing = self.card["preprocessing"]
         self.transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"])
         self.fit: nn.Module = nn.Identity() if self.sampling.height is None else CentreCrop(self.size)
+        self.taken = threading.local()
+        last = [module for module in self.model.modules() if getattr(module, "weight", None) is not None][-1]
+        last.register_forward_pre_hook(self._take_features)
+
+    def _take_features(self, _, inputs: tuple[torch.Tensor]) -> None:
+        self.taken.features = inputs[0].detach().float().flatten(2).mean(2) if inputs[0].ndim > 2 else inputs[
+            0].detach().float()
 
     @property
     def scale(self) -> dict:
@@ -80,25 +145,31 @@ class Recogniser:
         start = (len(kept) - self.window) // 2
         return kept[start:start + self.window]
 
-    def recognise(self, path: Path) -> dict:
-        """What one clip shows.
-
-        Returns:
-            frames: uint8 (window, height, width, 3), those that the model saw; probabilities: float (classes,), sum 1.
+    def recognise(self, path: Path) -> Answer:
+        """What one clip shows: the answer to the window that the studies' tests see.
 
         Raises:
             UnreadableVideo: when it is no video, damaged, too short, or longer than `CLIP_SECONDS`.
         """
         frames = list(sample_frames(path, every=1 / RATE, longest=CLIP_SECONDS, **self.scale))
-        chosen = np.stack([frames[number] for number in self.choose_frames(len(frames))])
-        return {"frames": chosen, "probabilities": self.classify(chosen[None])[0]}
+        chosen = self.choose_frames(len(frames))
+        window = np.stack([frames[number] for number in chosen])
+        return self.answer([(chosen[0] / RATE, (chosen[-1] + 1) / RATE, window)])[0]
 
-    def classify(self, windows: np.ndarray) -> np.ndarray:
-        """Probabilities of windows: uint8 (count, window, height, width, 3) -> float (count, classes)."""
-        frames = torch.from_numpy(windows).flatten(0, 1).permute(0, 3, 1, 2)
-        clips = self.transform(self.fit(frames)).unflatten(0, windows.shape[:2]).transpose(1, 2)
+    def answer(self, windows: list[tuple[float, float, np.ndarray]]) -> list[Answer]:
+        """Answers to windows: (start, end, frames) each, see `Answer`."""
+        if not windows:
+            return []
+        frames = torch.from_numpy(np.concatenate([frames for _, _, frames in windows])).permute(0, 3, 1, 2)
+        clips = self.transform(self.fit(frames)).unflatten(0, (len(windows), -1)).transpose(1, 2)
         with torch.inference_mode(), autocast(self.card["training"]["precision"]):
-            return self.model(clips).double().softmax(1).numpy()
+            probabilities = self.model(clips).double().softmax(1).numpy()
+        features = self.taken.features
+        known = [True] * len(windows) if self.familiarity is None else (
+            self.familiarity.measure(features) <= self.familiarity.largest).tolist()
+        actions = [self.classes[int(shares.argmax())] if believed else NONE
+                   for shares, believed in zip(probabilities, known, strict=True)]
+        return [Answer(*window, *said) for window, *said in zip(windows, probabilities, features, actions, strict=True)]
 
     def watch(self, path: Path, *, every: float = 0.5, batch: int = 4):
         """What a video of any length shows over time; memory stays as it is however long it is.
@@ -109,11 +180,10 @@ class Recogniser:
             batch: windows that go through the model together.
 
         Yields:
-            For each window in turn: start and end in seconds, its middle frame, and float (classes,) probabilities. A
-            video that is shorter than a window is looped.
+            An `Answer` for each window in turn. A video that is shorter than a window is looped.
 
         Raises:
-            UnreadableVideo: see `sample_frames`; or when there is nothing in it.
+            UnreadableVideo: see `sample_frames`.
         """
         step = self.sampling.stride / RATE
         hop = max(1, round(every / step))
@@ -122,25 +192,20 @@ class Recogniser:
             kept.append(frame)
             count += 1
             if count >= self.window and (count - self.window) % hop == 0:
-                waiting.append((count, np.stack(kept)))
+                waiting.append(((count - self.window) * step, count * step, np.stack(kept)))
             if len(waiting) == batch:
-                yield from self._answer(waiting, step)
+                yield from self.answer(waiting)
                 waiting = []
         if count < self.window:
-            looped = [kept[number % count] for number in range(self.window)]
-            waiting.append((count, np.stack(looped)))
-        yield from self._answer(waiting, step)
+            waiting.append((0.0, count * step, np.stack([kept[number % count] for number in range(self.window)])))
+        yield from self.answer(waiting)
 
-    def _answer(self, waiting: list[tuple[int, np.ndarray]], step: float):
-        if waiting:
-            probabilities = self.classify(np.stack([window for _, window in waiting]))
-            for (count, window), answer in zip(waiting, probabilities, strict=True):
-                start = max(0, count - self.window) * step
-                yield start, min(count, start / step + self.window) * step, window[len(window) // 2], answer
 
-    def name(self, probabilities: np.ndarray) -> str:
-        """The class of the largest probability, or `NONE` where that is below the threshold."""
-        return self.classes[int(probabilities.argmax())] if probabilities.max() >= self.threshold else NONE
+def tabulate(answers, classes: list[str]) -> pd.DataFrame:
+    """A timeline of answers: a row a window with start, end (seconds), action, and the probability of each class."""
+    return pd.DataFrame([{"start": answer.start, "end": answer.end, "action": answer.action,
+                          **dict(zip(classes, answer.probabilities, strict=True))} for answer in answers],
+                        columns=["start", "end", "action", *classes])
 
 
 def find_model(folder: Path) -> Path:
@@ -170,27 +235,20 @@ def read_sampling(card: dict, frames: Path) -> Sampling:
     return Sampling(card["clip"]["stride"], height=open_clip(frames, index["clip"].iloc[0])[0:1].shape[1])
 
 
-def find_events(timeline: pd.DataFrame, classes: list[str], *, threshold: float, shortest: float = 0.0) -> pd.DataFrame:
+def find_events(timeline: pd.DataFrame, classes: list[str], *, shortest: float = 0.0) -> pd.DataFrame:
     """Stretches of a timeline in which the same action is seen.
 
     Args:
-        timeline: a row a window: start and end (seconds), and the probability of each class.
-        threshold: see `Recogniser`.
+        timeline: of `tabulate`.
         shortest: seconds; shorter events are left out.
 
     Returns:
         action, start, end (seconds), confidence (mean of its largest probabilities), windows.
     """
-    columns = ["action", "start", "end", "confidence", "windows"]
-    if timeline.empty:
-        return pd.DataFrame(columns=columns)
-    probabilities = timeline[classes].to_numpy()
-    best = probabilities.max(1)
-    seen = np.where(best >= threshold, np.array(classes, dtype=object)[probabilities.argmax(1)], NONE)
-    runs = np.cumsum(np.concatenate([[False], seen[1:] != seen[:-1]]))
-    rows = timeline[["start", "end"]].assign(action=seen, confidence=best, run=runs)
-    events = rows.groupby("run", as_index=False).agg(
+    changes = timeline["action"] != timeline["action"].shift()
+    rows = timeline.assign(confidence=timeline[classes].max(axis=1), stretch=changes.cumsum())
+    events = rows.groupby("stretch", as_index=False).agg(
         action=("action", "first"), start=("start", "first"), end=("end", "last"), confidence=("confidence", "mean"),
         windows=("action", "size"))
-    lasting = events["end"] - events["start"] >= shortest
-    return events.loc[(events["action"] != NONE) & lasting, columns].reset_index(drop=True)
+    lasting = (events["action"] != NONE) & (events["end"] - events["start"] >= shortest)
+    return events.loc[lasting].drop(columns="stretch").reset_index(drop=True)

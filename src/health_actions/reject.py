@@ -1,19 +1,21 @@
-"""Clips that show none of the known actions: how sure a model must be before it is believed.
+"""Clips that show none of the known actions: how near to what it learned a clip must be for a model to be believed.
 
-The score is the largest probability, the baseline of Hendrycks & Gimpel (2017), "A baseline for detecting
-misclassified and out-of-distribution examples in neural networks". The threshold is the one with the largest sum of
-known clips kept and unknown clips rejected (Youden, 1950).
+The distance is `recognition.Familiarity`'s. It is cut where the shares of known clips kept and of unknown clips
+rejected are largest together (Youden, 1950), each kind of unknown clips counted alike.
 """
 
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score, roc_curve
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import roc_auc_score
 
 from health_actions.evaluation import give_interval
 from health_actions.progress import track
-from health_actions.recognition import Recogniser
+from health_actions.recognition import Familiarity, Recogniser
 from health_actions.video import UnreadableVideo
 
 
@@ -23,75 +25,100 @@ def spread_clips(clips: pd.DataFrame, count: int) -> pd.DataFrame:
     return clips.assign(place=place).sort_values(["place", "class"], kind="stable").head(count).drop(columns="place")
 
 
-def score_clips(recogniser: Recogniser, clips: pd.DataFrame, data: Path) -> pd.DataFrame:
-    """The largest probability that a model gives to any of its classes, clip by clip.
+def take_features(recogniser: Recogniser, clips: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, torch.Tensor]:
+    """What a model's last layer takes of each clip.
 
     Args:
         clips: clip and path (of the video, in `data`), and whatever else is to be kept.
 
     Returns:
-        The clips with `score` (0-1) and `predicted`; those that cannot be read are left out.
+        The clips that can be read, with `predicted`, and their features float32 (clips, features).
     """
-    rows = []
-    for row in track(clips.to_dict("records"), total=len(clips), title="clips scored"):
+    def look(path: str):
         try:
-            answer = recogniser.recognise(Path(data) / row["path"])["probabilities"]
+            return recogniser.recognise(Path(data) / path)
         except UnreadableVideo:
-            continue
-        rows.append({**row, "score": round(float(answer.max()), 6),
-                     "predicted": recogniser.classes[int(answer.argmax())]})
-    return pd.DataFrame(rows, columns=[*clips.columns, "score", "predicted"])
+            return None
+
+    work = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        joblib.delayed(look)(path) for path in clips["path"])
+    answers = list(track(work, total=len(clips), title="clips looked at"))
+    read = [answer is not None for answer in answers]
+    seen = [answer for answer in answers if answer is not None]
+    if not seen:
+        return clips.assign(predicted="").iloc[:0], torch.zeros(0, 0)
+    return (clips[read].assign(predicted=[recogniser.classes[int(answer.probabilities.argmax())] for answer in seen]),
+            torch.stack([answer.features for answer in seen]))
+
+
+def learn_familiarity(features: torch.Tensor, labels: list[str], classes: list[str]) -> Familiarity:
+    """Class means and the shared covariance (Ledoit & Wolf's, for few clips and many features) of training clips.
+
+    Args:
+        features: float32 (clips, features).
+        labels: the class of each; classes without clips are left out.
+    """
+    own = np.array(labels)
+    means = {name: features[own == name].mean(0) for name in classes if (own == name).any()}
+    away = features - torch.stack([means[name] for name in own])
+    precision = LedoitWolf(assume_centered=True).fit(away.double().numpy()).precision_
+    return Familiarity(torch.stack(list(means.values())), torch.from_numpy(precision).float())
 
 
 def halve(clips: pd.DataFrame) -> pd.DataFrame:
-    """Say of each unknown clip whether it serves to choose the threshold or to test it: people stay on one side.
+    """Say of each unknown clip whether it serves to choose the threshold or to test it.
+
+    People stay on one side; where all clips of a kind are one person's, actions do.
 
     Args:
-        clips: kind and recording (who acts).
+        clips: kind, recording (who acts) and class.
 
     Returns:
         The clips with `part`: "choosing" or "testing".
     """
-    people = clips.groupby("kind")["recording"].transform(lambda names: names.rank(method="dense"))
-    return clips.assign(part=np.where(people % 2 == 1, "choosing", "testing"))
+    side = clips["recording"].where(clips.groupby("kind")["recording"].transform("nunique") > 1, clips["class"])
+    place = side.groupby(clips["kind"]).transform(lambda names: names.rank(method="dense"))
+    return clips.assign(part=np.where(place % 2 == 1, "choosing", "testing"))
 
 
-def choose_threshold(known: np.ndarray, unknown: np.ndarray) -> float:
-    """The score from which on a clip is believed to show a known action.
+def choose_largest(scores: pd.DataFrame) -> float:
+    """The distance up to which a clip is believed to show a known action.
 
     Args:
-        known, unknown: scores of clips that do and do not show one.
+        scores: kind ("known" or what the unknown clips are) and distance.
 
     Raises:
-        ValueError: where one of the two is empty.
+        ValueError: where known or unknown clips are missing.
     """
-    if not len(known) or not len(unknown):
-        raise ValueError(f"a threshold needs clips that are known and clips that are not: found {len(known)} and "
-                         f"{len(unknown)}")
-    false, true, thresholds = roc_curve(np.repeat([1, 0], [len(known), len(unknown)]), np.concatenate([known, unknown]),
-                                        drop_intermediate=False)
-    best = int(np.argmax((true - false)[1:])) + 1  # the first point rejects everything, at no score at all
-    return float(thresholds[best])
+    known = scores.loc[scores["kind"] == "known", "distance"].to_numpy()
+    unknown = [part["distance"].to_numpy() for kind, part in scores.groupby("kind") if kind != "known"]
+    if not len(known) or not unknown:
+        raise ValueError(f"a threshold needs clips that are known and clips that are not: found {len(known)} known and "
+                         f"{len(scores) - len(known)} others")
+    cuts = np.sort(scores["distance"].unique())
+    gains = [(known <= cut).mean() + np.mean([(part > cut).mean() for part in unknown]) for cut in cuts]
+    best = int(np.argmax(gains))
+    return float(cuts[best] if best + 1 == len(cuts) else (cuts[best] + cuts[best + 1]) / 2)  # midway to the next clip
 
 
-def tell_rates(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+def tell_rates(scores: pd.DataFrame, largest: float) -> pd.DataFrame:
     """How often a threshold is wrong: known clips that it rejects, unknown ones that it believes, by kind.
 
     Args:
-        scores: kind ("known" or what the unknown clips are) and score.
+        scores: kind ("known" or what the unknown clips are) and distance.
 
     Returns:
         kind, mistake ("rejected" or "accepted"), clips (n), wrong, rate, low, high (95 %), auroc (area under the curve
         against the known clips; none for these).
     """
-    known = scores.loc[scores["kind"] == "known", "score"]
+    known = scores.loc[scores["kind"] == "known", "distance"]
     rows = []
     for kind, part in scores.groupby("kind", sort=False):
-        below = int((part["score"] < threshold).sum())
-        wrong = below if kind == "known" else len(part) - below
+        beyond = int((part["distance"] > largest).sum())
+        wrong = beyond if kind == "known" else len(part) - beyond
         low, high = give_interval(wrong, len(part))
-        area = float("nan") if kind == "known" else roc_auc_score(
-            np.repeat([1, 0], [len(known), len(part)]), pd.concat([known, part["score"]]))
+        area = float("nan") if kind == "known" or known.empty else roc_auc_score(
+            np.repeat([0, 1], [len(known), len(part)]), pd.concat([known, part["distance"]]))
         rows.append({"kind": kind, "mistake": "rejected" if kind == "known" else "accepted", "clips": len(part),
                      "wrong": wrong, "rate": wrong / len(part), "low": low, "high": high, "auroc": area})
     return pd.DataFrame(rows)

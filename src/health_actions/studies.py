@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from health_actions import comparison
-from health_actions.recognition import Recogniser, find_model
+from health_actions.recognition import Familiarity, Recogniser, find_model
 
 STUDIES = ("handwash", "ntu")
+FAMILIARITY = "familiarity.safetensors"
 
 
 class NotTrained(FileNotFoundError):
@@ -46,22 +46,18 @@ def choose_folder(root: Path, study: str, model: str = "best") -> Path:
         raise NotTrained(str(error)) from None
 
 
-def load_recogniser(root: Path, study: str, model: str = "best", threshold: float | None = None) -> Recogniser:
+def load_recogniser(root: Path, study: str, model: str = "best", *, reject: bool = True) -> Recogniser:
     """A study's model, ready for videos.
 
     Args:
         root, study, model: see `choose_folder`.
-        threshold: see `Recogniser`; None takes the calibrated one of the study, 0 where there is none.
+        reject: say of clips that are unlike the training clips that they show none of the actions, where the model's
+            familiarity was measured (stage `<study>_reject`, of the best model alone).
 
     Raises:
         NotTrained: see `choose_folder`.
     """
     folder = choose_folder(root, study, model)
+    file = root / "build" / study / "reject" / folder.relative_to(root / "build" / study / "models") / FAMILIARITY
     return Recogniser(folder, frames=root / "build" / study / "frames",
-                      threshold=read_threshold(root, study) if threshold is None else threshold)
-
-
-def read_threshold(root: Path, study: str) -> float:
-    """The calibrated reject threshold of a study's best model; 0 where none was calibrated."""
-    file = root / "build" / study / "reject" / "thresholds.csv"
-    return float(pd.read_csv(file)["threshold"].iloc[0]) if file.is_file() else 0.0
+                      familiarity=Familiarity.load(file) if reject and file.is_file() else None)

@@ -6,6 +6,8 @@ DVC compares files, parameters and commands with dvc.lock; reports/provenance.js
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Annotated
 
 import networkx
 import typer
+import yaml
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
@@ -108,7 +111,8 @@ class Comparison:
 
     def locate(self, entry: Output | Stage) -> str:
         """The path of an output, a dependency or a file of stages, from the project's root."""
-        return Path(entry.fs_path if isinstance(entry, Output) else entry.path).relative_to(self.root).as_posix()
+        path = entry.fs_path if isinstance(entry, Output) else entry.path
+        return Path(os.path.relpath(path, self.root)).as_posix()
 
     def name(self, stage: Stage) -> str:
         return getattr(stage, "name", None) or self.locate(stage)
@@ -129,8 +133,6 @@ class Comparison:
         """Note what differs: outputs first, so that an altered one is not named again by those that read it."""
         if MANIFEST not in self.outs:
             self.add(MANIFEST, "no stage's output in dvc.yaml, so nothing tells if it is altered", AGAIN, set())
-        if not any(self.name(out.stage) == DATA for out in self.outs.values()):
-            self.add(DATA, "damaged: it names no data", BACK, set())
         for item, out in self.outs.items():
             if out.stage.is_data_source and item in self.listings:
                 self.check_data(item, out)
@@ -198,22 +200,23 @@ class Comparison:
                 self.check_dependency(stage, self.locate(dep), dep)
 
 
-def check_reports(root: Path, found: dict[str, Finding]) -> dict[str, str]:
-    """Note files of reports/ that are not as their stage made them; returns which stage made which file."""
+def read_part(root: Path, item: str, pick: Callable, found: dict[str, Finding]) -> object:
+    """What `pick` takes from the text of a file; None, and noted, where that is missing or damaged."""
     try:
-        entries = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["files"]
-        known, makers = ({name: entry[key] for name, entry in entries.items()} for key in ("md5", "stage"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        found[MANIFEST] = Finding(MANIFEST, f"{reason}: nothing tells which stage made which result",
-                                  BACK.format(MANIFEST))
-        return {}
-    for name, reason in compare_folder(root / "reports", known).items():
+        return pick((root / item).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found[item] = Finding(item, "missing", BACK.format(item))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        found[item] = Finding(item, "damaged", BACK.format(item))
+
+
+def check_reports(root: Path, files: dict[str, tuple[str, str]], found: dict[str, Finding]) -> None:
+    """Note files of reports/ that are not as their stage made them; `files` has the MD5 and the stage of each."""
+    for name, reason in compare_folder(root / "reports", {name: md5 for name, (md5, _) in files.items()}).items():
         item = f"reports/{name}"
         if item != MANIFEST:
             remedy = "Remove it: no stage made it" if reason == "extra" else BACK.format(item)
-            found[item] = Finding(item, reason, remedy, [makers[name]] if name in makers else [], [item])
-    return {f"reports/{name}": stage for name, stage in makers.items()}
+            found[item] = Finding(item, reason, remedy, [files[name][1]] if name in files else [], [item])
 
 
 def verify(root: Path) -> list[Finding]:
@@ -226,12 +229,15 @@ def verify(root: Path) -> list[Finding]:
         What is stale, altered, missing or damaged; nothing where every result holds.
     """
     found = {}
-    makers = check_reports(root, found)
-    for item in (LOCK, DATA):
-        if not (root / item).is_file():
-            found[item] = Finding(item, "missing", BACK.format(item))
+    files = read_part(root, MANIFEST, lambda text: {
+        name: (entry["md5"], entry["stage"]) for name, entry in json.loads(text)["files"].items()}, found) or {}
+    if MANIFEST not in found:
+        check_reports(root, files, found)
+    read_part(root, LOCK, len, found)
+    read_part(root, DATA, lambda text: {out["path"]: out["md5"] for out in yaml.safe_load(text)["outs"]}["data"], found)
     if {LOCK, DATA} & found.keys():
         return list(found.values())
+    makers = {f"reports/{name}": stage for name, (_, stage) in files.items()}
     expected = Exception  # at first: DVC has no class of its own for what a damaged file makes it raise
     try:
         with Repo(str(root)) as repo, repo.lock:
@@ -239,7 +245,7 @@ def verify(root: Path) -> list[Finding]:
             expected = DvcException
             comparison.run()
     except expected as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(f"{'' if isinstance(error, DvcException) else type(error).__name__} {error}".split())
         found["DVC"] = Finding("DVC", f"cannot read the project: {text}", "See what is not as committed: git status")
     return list(found.values())
 
