@@ -118,6 +118,9 @@ HANDWASH_CONTENTS = [
          "something else for one of them (accepted), on clips and people that did not choose the threshold."),
     Item("reject.svg", "None of these, as a chart", "charts",
          "Share of the clips that are believed, by how far from the training clips they may be."),
+    Item("export.csv", "The best model as an ONNX file", "tables",
+         "The same clips asked of torch and of onnxruntime: largest difference of any probability, and clips that get "
+         "the same class. What a clip takes with each is this machine's own: make times."),
     Item("mcnemar.csv", "The first two architectures", "tables",
          "McNemar's exact test of the two best of Table 1 by validation: clips that both, one or neither "
          "has right."),
@@ -217,6 +220,9 @@ NTU_CONTENTS = [
          "something else for one of them (accepted), on clips and people that did not choose the threshold."),
     Item("reject.svg", "None of these, as a chart", "charts",
          "Share of the clips that are believed, by how far from the training clips they may be."),
+    Item("export.csv", "The best model as an ONNX file", "tables",
+         "The same clips asked of torch and of onnxruntime: largest difference of any probability, and clips that get "
+         "the same class. What a clip takes with each is this machine's own: make times."),
     Item("changes.png", "What the behaviour tests change", "charts",
          "One clip under each change."),
     Item("duplicates.csv", "Clips that are the same", "audit",
