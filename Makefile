@@ -1,12 +1,12 @@
 # make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
-# make verify  does it still hold?     make pdf    print it
+# make app      check your own videos  make verify  does the report still hold?  make pdf  print it
 PYTHON ?= python3
 BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: repro test quick lab verify pdf readme times clips clean lock
+.PHONY: repro test quick lab app verify pdf readme times clips clean lock
 
 repro: clips
 	dvc repro
@@ -21,6 +21,10 @@ quick: .venv/.ready
 
 lab: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks
+
+# Hand-wash check and patient monitor in the browser, on this machine alone.
+app: .venv/.ready
+	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/python -m health_actions.app
 
 # Names what of the report does not hold any more: recomputed from dvc.lock and the files at hand.
 verify: .venv/.ready

@@ -171,8 +171,9 @@ def test_rates_count_what_is_wrong():
     assert rates.loc["known", ["mistake", "clips", "wrong"]].tolist() == ["rejected", 4, 1]
     assert rates.loc["other", ["mistake", "clips", "wrong"]].tolist() == ["accepted", 2, 1]
     assert rates.loc["other", "auroc"] == pytest.approx(6 / 8)
-    with pytest.raises(ValueError, match="found 4 known and 0 others"):
-        choose_largest(scores[scores["kind"] == "known"])
+    assert choose_largest(scores[scores["kind"] == "known"]) == 9, "without others all known ones are kept"
+    with pytest.raises(ValueError, match="needs clips that are known"):
+        choose_largest(scores[scores["kind"] != "known"])
 
 
 def test_people_choose_the_threshold_or_test_it_and_never_both():

@@ -85,16 +85,17 @@ def choose_largest(scores: pd.DataFrame) -> float:
     """The distance up to which a clip is believed to show a known action.
 
     Args:
-        scores: kind ("known" or what the unknown clips are) and distance.
+        scores: kind ("known" or what the unknown clips are) and distance; without unknown clips all known are kept.
 
     Raises:
-        ValueError: where known or unknown clips are missing.
+        ValueError: where known clips are missing.
     """
     known = scores.loc[scores["kind"] == "known", "distance"].to_numpy()
     unknown = [part["distance"].to_numpy() for kind, part in scores.groupby("kind") if kind != "known"]
-    if not len(known) or not unknown:
-        raise ValueError(f"a threshold needs clips that are known and clips that are not: found {len(known)} known and "
-                         f"{len(scores) - len(known)} others")
+    if not len(known):
+        raise ValueError("a threshold needs clips that are known to the model; there are none to choose it by")
+    if not unknown:
+        return float(known.max())
     cuts = np.sort(scores["distance"].unique())
     gains = [(known <= cut).mean() + np.mean([(part > cut).mean() for part in unknown]) for cut in cuts]
     best = int(np.argmax(gains))
