@@ -119,6 +119,7 @@ class Recogniser:
         self.transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"])
         self.fit: nn.Module = nn.Identity() if self.sampling.height is None else CentreCrop(self.size)
         self.taken = threading.local()
+        self.read = sample_frames  # how a video becomes frames; the app, which takes anybody's files, reads them apart
         last = [module for module in self.model.modules() if getattr(module, "weight", None) is not None][-1]
         last.register_forward_pre_hook(self._take_features)
 
@@ -151,7 +152,7 @@ class Recogniser:
         Raises:
             UnreadableVideo: when it is no video, damaged, too short, or longer than `CLIP_SECONDS`.
         """
-        frames = list(sample_frames(path, every=1 / RATE, longest=CLIP_SECONDS, **self.scale))
+        frames = list(self.read(path, every=1 / RATE, longest=CLIP_SECONDS, **self.scale))
         chosen = self.choose_frames(len(frames))
         window = np.stack([frames[number] for number in chosen])
         return self.answer([(chosen[0] / RATE, (chosen[-1] + 1) / RATE, window)])[0]
@@ -188,7 +189,7 @@ class Recogniser:
         step = self.sampling.stride / RATE
         hop = max(1, round(every / step))
         kept, waiting, count = deque(maxlen=self.window), [], 0
-        for frame in sample_frames(path, every=step, longest=LONGEST, **self.scale):
+        for frame in self.read(path, every=step, longest=LONGEST, **self.scale):
             kept.append(frame)
             count += 1
             if count >= self.window and (count - self.window) % hop == 0:
