@@ -144,7 +144,7 @@ def test_reports_hold_every_table_figure_and_notebook(project):
         "table_1", "table_2", "table_3", "table_4", "table_5", "figure_1", "figure_2", "figure_5", "figure_6",
         "figure_7_to_9", "switches", "protocols", "mcnemar")}
     assert found["notebooks"] >= {"03_handwash_training_three_stream.html", "10_handwash_protocols.html"}
-    assert len(found["notebooks"]) == 9 + 3  # one of them for each of three architectures
+    assert len(found["notebooks"]) == 11 + 3  # one of them for each of three architectures
     assert (reports / "errors.html").is_file() and len(list((reports / "errors").iterdir())) == 4
 
 
@@ -159,7 +159,7 @@ def test_reports_hold_every_table_figure_and_notebook_of_study_b(project):
                 and Path(file).stem not in others}
     assert found["tables"] | found["figures"] >= expected
     assert "figure_18_squeezenet.svg" in found["figures"]
-    assert len(found["notebooks"]) == 7 + 2
+    assert len(found["notebooks"]) == 9 + 2
 
 
 @pytest.mark.parametrize("start", ["scratch", "pretrained"])
@@ -356,3 +356,32 @@ def test_real_clips_are_recognised_from_other_recordings(tmp_path):
     assert list(pd.read_csv(reports / "tables" / "protocols.csv")["protocol"]) == ["stratified", "by_performer"]
     assert "Skipped: by_scene: a split by scene needs at least two of them; all 62 clips are of scene" in (
         reports / "notebooks" / "10_handwash_protocols.html").read_text()
+
+
+def test_every_table_and_figure_has_the_cell_that_made_it(project):
+    reports = project / "reports"
+    files = json.loads((reports / "provenance.json").read_text())["files"]
+    assert set(files) == {name for name in read_reports(project) if name != "provenance.json"}
+    made = {name: entry for name, entry in files.items() if "/tables/" in name or "/figures/" in name}
+    assert {name for name, entry in made.items() if entry["stage"] == "report"} == {
+        "handwash/tables/left_out.csv", "ntu/tables/left_out.csv"}
+    for name, entry in made.items():
+        if entry["stage"] != "report":
+            page = (reports / name.partition("/")[0] / "notebooks" / f"{entry['notebook']}.html").read_text()
+            assert f'id="cell-id=cell-{entry["cell"]:02d}"' in page, name
+    origin = files["ntu/tables/figure_16.csv"]
+    link = f"ntu/notebooks/{origin['notebook']}.html#cell-id=cell-{origin['cell']:02d}"
+    assert link in (reports / "index.html").read_text() and origin["stage"] == "ntu_evaluation"
+
+
+def test_the_report_holds_until_something_is_altered_by_hand(project):
+    command = sys.executable, "-m", "health_actions.verify"
+    said = run(project, *command, check=False)
+    assert "verify: 1 stale" in said and "data.dvc: missing" in said, "the small project's clips are not tracked"
+    table = project / "reports" / "ntu" / "tables" / "table_3.csv"
+    before = table.read_bytes()
+    table.write_bytes(before.replace(b"0.", b"1.", 1))
+    output = run(project, *command, check=False)
+    table.write_bytes(before)
+    assert "verify: 2 stale" in output
+    assert "ntu/tables/table_3.csv" in output and "altered" in output

@@ -39,11 +39,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Origin:
-    """What wrote a file: stage, notebook (file name without ending) and the cell's number (from 0)."""
+    """What made a file: stage, notebook (file name without ending) and cell (from 0; None for the notebook's page)."""
 
     stage: Stage | None
     notebook: str
-    cell: int
+    cell: int | None
 
 
 def read_stages(root: Path) -> dict[str, Stage]:

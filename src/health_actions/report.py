@@ -29,11 +29,14 @@ PACKAGES = ("torch", "torchvision", "lightning", "scikit-learn", "pandas", "pape
 
 
 def write_pages(notebooks: list[Path], output: Path, *, synthetic: bool, stages: dict[str, Stage]) -> list[dict]:
-    """Turn executed notebooks into pages that open without network; returns their file names, titles and questions."""
+    """Turn executed notebooks into pages that open without network; returns their file names, titles and questions.
+
+    Args:
+        stages: notebook (file name without ending) -> its stage.
+    """
     loader = jinja2.FileSystemLoader(TEMPLATES)
     exporter = HTMLExporter(extra_loaders=[loader], template_file="notebook.html.j2", exclude_input_prompt=True,
                             exclude_output_prompt=True)
-    by_notebook = {Path(stage.notebook).name: stage for stage in stages.values() if stage.notebook}
     pages = []
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
@@ -44,7 +47,7 @@ def write_pages(notebooks: list[Path], output: Path, *, synthetic: bool, stages:
         question = re.search(r"\*\*Question\.\*\* (.+)", notebook.cells[0].source)
         describe_pictures(notebook)
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}, "synthetic": synthetic,
-                                                         "stage": by_notebook.get(path.name)})
+                                                         "stage": stages.get(path.stem)})
         write_text(output / f"{path.stem}.html", html)
         pages.append({"file": f"{path.stem}.html", "title": title, "question": question[1] if question else ""})
     return pages
@@ -86,13 +89,17 @@ def collect_study(root: Path, reports: Path, study: Study, *, profile: str, stag
     write_text(target / "tables" / "left_out.csv", left_out[["path", "reason"]].to_csv(index=False))
     splits = pd.read_csv(build / "annotations" / "splits.csv")
     shown = [entry for item in study.contents if (entry := show_item(item, study.name, reports, origins))]
+    by_notebook = {Path(stage.notebook).stem: stage for stage in stages.values()
+                   if stage.notebook and stage.notebook.startswith(f"build/{study.name}/")}
     synthetic = int(usable["synthetic"].sum())
+    executed = sorted((build / "notebooks").glob("*.ipynb"))
+    origins |= {f"{study.name}/notebooks/{path.stem}.html": Origin(by_notebook.get(path.stem), path.stem, None)
+                for path in executed}
     conditions = {"always", *(["synthetic"] if synthetic else []), *(["laptop"] if profile == "laptop" else [])}
     return {
         "name": study.name, "title": study.title, "question": study.question, "has_errors": has_errors,
         "contents": {page: [entry for entry in shown if entry["page"] == page] for page in ("key", "tables", *PAGES)},
-        "notebooks": write_pages(sorted((build / "notebooks").glob("*.ipynb")), target / "notebooks",
-                                 synthetic=bool(synthetic), stages=stages),
+        "notebooks": write_pages(executed, target / "notebooks", synthetic=bool(synthetic), stages=by_notebook),
         "best": find_best(target / "tables", study), "agreement": count_agreement(target / "tables", study),
         "reasons": [text for when, text in study.reasons if when in conditions],
         "files": len(index), "usable": len(usable), "synthetic": synthetic, "left_out": left_out.to_dict("records"),
