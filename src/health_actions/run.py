@@ -128,13 +128,16 @@ def hash_sources(root: Path, stage: str) -> str:
 
 
 def read_origins(written: Path, executed: nbformat.NotebookNode) -> dict[str, int]:
-    """File, from the project's root -> number of the cell (from 0) of an executed notebook that wrote it last."""
+    """Result, from the project's root -> number of the cell (from 0) of an executed notebook that wrote it last.
+
+    Results are in build/ and reports/; what else is written, such as checkpoints, has names that change with the code.
+    """
     cells = {cell.get("execution_count"): number for number, cell in enumerate(executed.cells)
              if cell.cell_type == "code"}
     lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
     notes = [json.loads(line) for line in lines]
     return {note["file"]: cells[note["count"]] for note in sorted(notes, key=lambda note: note["file"])
-            if note["count"] in cells}
+            if note["count"] in cells and note["file"].startswith(("build/", "reports/"))}
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
