@@ -178,14 +178,15 @@ def test_the_log_is_no_notebook_of_its_own(project):
 def test_the_notebook_tells_which_cell_wrote_a_file(project):
     notebook = write_notebook(
         project, "from health_actions.paths import write_text\nfrom pathlib import Path",
-        "write_text(Path('build/first.csv'), 'a')",
-        "write_text(Path('build/second.csv'), 'b'); write_text(Path('build/first.csv'), 'c')\n"
-        "write_text(Path('.resume/checkpoint.json'), 'd')")
+        "write_text(Path('build/study/first.csv'), 'a')",
+        "write_text(Path('build/study/second.csv'), 'b'); write_text(Path('build/study/first.csv'), 'c')\n"
+        "for name in ('.resume/checkpoint', 'build/study/models/card', 'build/study/frames/index'):\n"
+        "    write_text(Path(name), 'd')")
     run_notebook(notebook, project / "out.ipynb", {"number": 1})
     executed = nbformat.read(project / "out.ipynb", as_version=4)
     written = executed.metadata["stage"]["written"]
-    assert set(written) == {"build/first.csv", "build/second.csv"} and len(set(written.values())) == 1
-    assert "second.csv" in executed.cells[written["build/first.csv"]].source
+    assert set(written) == {"build/study/first.csv", "build/study/second.csv"} and len(set(written.values())) == 1
+    assert "second.csv" in executed.cells[written["build/study/first.csv"]].source
     assert not list((project / "logs").glob("*.written"))
 
 

@@ -25,6 +25,8 @@ from health_actions.progress import LOG_VARIABLE
 
 # Numerical libraries give the same bytes on the same machine, figures carry no date.
 ENVIRONMENT = {"SOURCE_DATE_EPOCH": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+# What a report is made of; frames and weights are kept from run to run.
+RESULTS = re.compile(r"reports/|build/[^/]+/(?!frames/|models/|pretrained/)")
 
 
 class StageError(ValueError):
@@ -131,13 +133,14 @@ def read_origins(written: Path, executed: nbformat.NotebookNode) -> dict[str, in
     """Result, from the project's root -> number of the cell (from 0) of an executed notebook that wrote it last.
 
     Results are in build/ and reports/; what else is written, such as checkpoints, has names that change with the code.
+    Files that are kept from run to run are left out, too, since not every run writes them.
     """
     cells = {cell.get("execution_count"): number for number, cell in enumerate(executed.cells)
              if cell.cell_type == "code"}
     lines = written.read_text(encoding="utf-8").splitlines() if written.exists() else []
     notes = [json.loads(line) for line in lines]
     return {note["file"]: cells[note["count"]] for note in sorted(notes, key=lambda note: note["file"])
-            if note["count"] in cells and note["file"].startswith(("build/", "reports/"))}
+            if note["count"] in cells and RESULTS.match(note["file"])}
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
