@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,15 @@ def test_a_video_of_an_unknown_codec_is_unreadable(square_video, tmp_path):
     path = tmp_path / "unknown.mp4"
     path.write_bytes(square_video.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
     find_reason(path)
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile square.mp4\n",
+                                  "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nsquare.mp4\n#EXT-X-ENDLIST\n"])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.m3u8"])
+def test_a_list_of_other_files_is_not_followed(square_video, tmp_path, name, text):
+    shutil.copy(square_video, tmp_path / "square.mp4")
+    (tmp_path / name).write_text(text)
+    assert "not a video" in find_reason(tmp_path / name)
 
 
 def test_text_in_another_encoding_does_not_make_a_video_unreadable(tmp_path):

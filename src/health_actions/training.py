@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import secrets
 import shutil
 import time
@@ -41,8 +40,6 @@ from health_actions.transforms import (
     build_input_transform,
     mirror_class,
 )
-
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
 LARGEST = 8_400_000  # pixels of a frame that somebody hands in: a phone's 4K
 CLOSE = 0.002  # seconds that two moments may differ and be the same
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
+# FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
+ONLY_VIDEOS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,h264,hevc", "protocol_whitelist": "file"}
 
 
 class UnreadableVideo(ValueError):
@@ -199,7 +201,7 @@ class _open:
         if self.path.stat().st_size == 0:
             raise UnreadableVideo("empty file (0 bytes)")
         try:
-            self.container = av.open(str(self.path), metadata_errors="replace")
+            self.container = av.open(str(self.path), metadata_errors="replace", container_options=ONLY_VIDEOS)
         except (av.FFmpegError, ValueError) as error:
             raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
         if not self.container.streams.video:
