@@ -1,5 +1,6 @@
 """Study B's training: crops, windows of archives, optimizers, schedules, and weights to start from."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -189,15 +190,17 @@ def test_an_interrupted_training_with_one_cycle_ends_with_the_same_weights(train
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_checkpoints_that_take_long_are_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("weights", "first", "count"), [(1_000, 0, 3), (80_000_000, 39, 2)])
+def test_checkpoints_that_take_long_are_written_now_and_then(tmp_path, monkeypatch, weights, first, count):
     clock, written = iter(range(0, 10_000, 3)), []  # a glance at the clock takes 3 seconds, so writing takes as long
     monkeypatch.setattr(classifier.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(classifier.ModelCheckpoint, "on_train_epoch_end",
                         lambda self, trainer, module: written.append(trainer.current_epoch))
-    latest = classifier.LatestEpoch(tmp_path)
+    latest = classifier.LatestEpoch(tmp_path, weights)
     for epoch in range(60):
         latest.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, max_epochs=60), None)
-    assert written[0] == 0 and written[-1] == 59 and 20 <= written[1] <= 23 and len(written) == 4
+    assert written[0] == first and all(20 <= later - earlier <= 23 for earlier, later in itertools.pairwise(written))
+    assert len(written) == count
 
 
 def test_a_training_starts_from_the_weights_of_a_model_folder_but_for_the_head(train, trained, tmp_path):

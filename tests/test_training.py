@@ -1,3 +1,4 @@
+import copy
 import functools
 import json
 import math
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from health_actions import training
 from health_actions.classifier import Classifier, EndWithParent
-from health_actions.datasets import load_features, take_clips
+from health_actions.datasets import fold_normalisation, load_features, take_clips
 from health_actions.evaluation import predict_folds
 from health_actions.extraction import extract_frames
 from health_actions.frames import load_frames
@@ -240,6 +241,24 @@ def test_bgr_turns_round_the_channels_that_a_frozen_backbone_sees(index, frames_
         rgb, bgr = model.encode(torch.stack([frames, frames.flip(0)]))
     torch.testing.assert_close(features[0, 3].float(), bgr, atol=5e-3, rtol=5e-3)
     assert (rgb - bgr).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "alexnet", "efficientnet_lite0", "densenet121"])
+def test_a_backbone_gives_the_same_features_with_its_normalisations_folded_in(backbone):
+    torch.manual_seed(0)
+    plain = build_model(f"cnn_lstm_{backbone}", num_classes=12, frames=8, size=64).train()
+    images = torch.rand(4, 3, 8, 64, 64)
+    with torch.no_grad():
+        for _ in range(3):
+            plain(images)  # batch statistics that are not 0 and 1
+    plain.eval()
+    folded = copy.deepcopy(plain)
+    fold_normalisation(folded.features)
+    left = [type(layer).__name__ for layer in folded.features.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(left) < len([layer for layer in plain.features.modules() if isinstance(layer, nn.BatchNorm2d)]) or (
+        backbone == "alexnet")
+    with torch.inference_mode():
+        torch.testing.assert_close(folded.encode(images), plain.encode(images), rtol=1e-3, atol=1e-3)
 
 
 def test_without_normalisation_a_model_sees_values_in_0_to_1(observe):

@@ -130,20 +130,25 @@ class Classifier(lightning.LightningModule):
 
 
 class LatestEpoch(ModelCheckpoint):
-    """The last finished epoch as a checkpoint: always where that is quick, and at the end; else now and then.
+    """The last finished epoch as a checkpoint: always where that is quick, else now and then.
 
     80 million weights and their optimizer are a gigabyte: writing them takes a twentieth of the time at most.
+
+    Args:
+        folder: gets last.ckpt.
+        weights: how many are trained.
     """
 
     QUICK = 0.5  # seconds
+    LARGE = 20_000_000  # weights that are not written quickly
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, weights: int):
         super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-        self.next = 0.0
+        self.next = time.monotonic() + (120 if weights > self.LARGE else 0)
 
     def on_train_epoch_end(self, trainer, module):
         started = time.monotonic()
-        if started >= self.next or trainer.current_epoch + 1 == trainer.max_epochs:
+        if started >= self.next:
             super().on_train_epoch_end(trainer, module)
             taken = time.monotonic() - started
             self.next = time.monotonic() + (20 * taken if taken > self.QUICK else 0)
@@ -163,7 +168,7 @@ class EndWithParent(lightning.Callback):
 def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, devices: int, precision: str,
         is_worker: bool = False) -> None:
     """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights."""
-    latest = LatestEpoch(folder)
+    latest = LatestEpoch(folder, sum(weights.numel() for weights in classifier.parameters() if weights.requires_grad))
     last = folder / "last.ckpt"
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty|LeafSpec)")

@@ -15,6 +15,7 @@ import joblib
 import lightning
 import pandas as pd
 import torch
+from torch import nn
 
 from health_actions.classifier import Classifier, fit
 from health_actions.datasets import (
@@ -97,6 +98,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
     jobs, resumed, results = [], {}, {}
     for name, run in runs.items():
         seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
+        lightning.seed_everything(seed, verbose=False)  # frozen random weights: the same as those of the folds
         network = build_model(**describe_architecture(run.recipe, classes))
         if run.recipe.augmentation == "mirror":
             [mirror_class(label, classes) for label in classes]  # missing classes are told before anything is computed
@@ -112,7 +114,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
             results[name] = finished
             continue
         resumed[name] = resume
-        features = prepare_features(recipe, clips, classes, frames_folder, resume_folder, device)
+        features = prepare_features(recipe, clips, classes, frames_folder, resume_folder, device, network)
         for fold, part in run.splits.groupby("fold"):
             jobs.append({"name": name, "recipe": recipe, "part": part, "fold": int(fold), "clips": clips,
                          "features": features, "data": data.hexdigest(), "tested": run.tested,
@@ -161,6 +163,7 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
     """Train one fold of a recipe; returns its rows of `Result`. See `train_runs`."""
     if threads:
         torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # gradients that all but vanish else take ten times as long
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     # Held by this process alone and freed when it ends, however it ends.
@@ -230,10 +233,14 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
 
 
 def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], frames_folder: Path, cache: Path,
-                     device: str = "cpu") -> Path | None:
-    """Where the recipe's backbone is frozen, the file of the clips' features, made if it is not there; else None."""
-    lightning.seed_everything(recipe.seed, verbose=False)
-    network = build_model(**describe_architecture(recipe, classes))
+                     device: str = "cpu", network: nn.Module | None = None) -> Path | None:
+    """Where the recipe's backbone is frozen, the file of the clips' features, made if it is not there; else None.
+
+    `network` saves building the recipe's once more; its first weights are those of the recipe's seed.
+    """
+    if network is None:
+        lightning.seed_everything(recipe.seed, verbose=False)
+        network = build_model(**describe_architecture(recipe, classes))
     if not getattr(network, "frozen", False):
         return None
     mean, std = recipe.normalisation
