@@ -5,6 +5,8 @@ BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
+# Modules are compiled once, when they are first imported: without that each stage takes twice as long to start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: repro test quick lab app verify pdf readme times clips clean lock
 
