@@ -1,13 +1,17 @@
 """Where things lie: paths are relative to the project's root, wherever Jupyter was started."""
 
+import errno
 import json
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 # A file that gets a line for each file that a cell of a notebook writes: where a reader of a report finds its origin.
 WRITTEN_VARIABLE = "HEALTH_ACTIONS_WRITTEN"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, somebody's share of it, the size that a file may have
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -30,6 +34,9 @@ def replacing(path: Path):
     """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
 
     A killed run or a full disk so never leaves half a file under a name that is trusted later.
+
+    Raises:
+        OSError: naming the file, the reason and, where the disk is full, what to do.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,8 +45,11 @@ def replacing(path: Path):
         yield temporary
         os.replace(temporary, path)
         note_written(path)
-    except OSError as error:
-        raise OSError(f"could not write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:  # weights are written by a library that has its own errors
+        reason, code = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
+        if code in FULL or any(f"(os error {number})" in reason for number in FULL):
+            reason += "; make room on that disk and run it again: what was finished is kept"
+        raise OSError(f"could not write {path}: {reason}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

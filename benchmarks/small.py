@@ -1,0 +1,107 @@
+"""The whole pipeline on a small project: short synthetic clips, small models, few epochs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from health_actions.synthetic.handwash import write_clips
+from health_actions.synthetic.ntu import write_clips as write_ntu_clips
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+FILES = ["dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml"]
+
+
+# Models as small as these take less time than starting processes for them: one is enough, but where two are tested.
+ONE_CORE, TWO_CORES = ({"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": cores} for cores in "12")
+
+
+def set_environment(project: Path, cores: dict[str, str] = ONE_CORE) -> dict[str, str]:
+    return os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1",
+                         "PYTHONPATH": str(project / "src"), "HOME": str(project.parent)} | cores
+
+
+def run(project: Path, *command: str, check: bool = True, cores: dict[str, str] = ONE_CORE) -> str:
+    """Run a command inside the small project as a terminal would; its output."""
+    environment = set_environment(project, cores)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=1000)
+    assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def make_project(folder: Path, change) -> Path:
+    """A copy of the project with other parameters; `change` gets and alters what params.yaml holds."""
+    folder.mkdir(parents=True)
+    for name in FILES:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, folder / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(folder, "dvc", "init", "--no-scm", "-q")
+    return folder
+
+
+def shrink(params: dict) -> None:
+    """Small frames, small models, two epochs, three folds; what is compared, once each."""
+    params["handwash"]["models"] = ["cnn_lstm_custom", "cnn_lstm_efficientnet_lite0", "three_stream"]
+    study = params["laptop"]["handwash"]
+    study["frames"] |= {"sizes": [32]}
+    study["annotations"] |= {"folds": 3}
+    study["train"] |= {"epochs": 2, "window": 8, "precision": "32-true"}
+    study["architectures"] = {
+        "cnn_lstm_custom": {"size": 32, "weights": None, "options": {"lstm_width": 16}},
+        "cnn_lstm_efficientnet_lite0": {"size": 32, "weights": "imagenet", "options": {"lstm_width": 16}},
+        "three_stream": {"size": 32, "weights": "imagenet", "options": {"lstm_width": 16}}}
+    shrink_comparisons(study)
+    shrink_ntu(params)
+
+
+def shrink_ntu(params: dict) -> None:
+    """Study B: three actions, two to pretrain with, two small networks, one epoch."""
+    params["ntu"] |= {"classes": ["staggering", "falling_down", "headache"], "models": ["shufflenetv2", "squeezenet"],
+                      "source_classes": ["sit_down", "bow"]}
+    study = params["laptop"]["ntu"]
+    study["frames"] |= {"height": 48, "as_folders": True}
+    study["train"] |= {"size": 32, "stride": 2, "precision": "32-true"}
+    study["transforms"] |= {"shown": "falling_down"}
+    for name in params["ntu"]["models"]:
+        study["architectures"][name] = {}
+        study["pretraining"][name]["epochs"] = 1
+        study["training"][name]["epochs"] = 1
+    study["evaluation"] |= {"windows": 2, "detailed": {"table_4": "squeezenet"}}
+
+
+def shrink_comparisons(study: dict) -> None:
+    study["settings"] |= {"batch_sizes": [16], "learning_rates": [0.001], "sizes": [32],
+                          "augmentations": ["none", "mirror"], "augmentation_size": None, "folds_trained": 1,
+                          "epochs": 1, "grid_epochs": 1}
+    study["errors"] |= {"saliency_clips": 6, "most_errors": 4}
+    study["switches"] |= {"folds_trained": 1, "epochs": 1, "repeats": 1}
+    study["protocols"] |= {"epochs": 1, "seeds": [0], "compared_folds": 3}
+
+def read_params(project: Path) -> dict:
+    return yaml.safe_load((project / "params.yaml").read_text())
+
+
+def write_small_clips(project: Path) -> None:
+    """3 performers x 12 hand-wash actions of about a second, and five files that are no good; of study B two performers
+    to train with, one to test and two to pretrain with, 18 frames a clip."""
+    clips = project / "data" / "handwash"
+    write_clips(clips, performers=3, takes=1, duration=1.2, processes=2)
+    good = next(clips.glob("Step_1/*.mp4"))
+    (clips / "Step_3" / "cut_off.mp4").write_bytes(good.read_bytes()[:2000])
+    (clips / "Step_3" / "text.mp4").write_text("not a video at all\n" * 20)
+    (clips / "Step_3" / "zero.mp4").write_bytes(b"")
+    write_clips(project / "short", performers=1, takes=1, actions=["Step_1"], duration=5 / 30, processes=1)
+    shutil.move(next((project / "short").rglob("*.mp4")), clips / "Step_3" / "five.mp4")
+    (clips / "Step_9").mkdir()
+    shutil.copyfile(good, clips / "Step_9" / "other.mp4")
+    ntu = read_params(project)["ntu"]
+    for performers, actions in (([1, 2, 3], ntu["classes"]), ([17, 18], ntu["source_classes"])):
+        write_ntu_clips(project / "data" / "ntu", performers=performers, actions=actions, frames=18, processes=2)
