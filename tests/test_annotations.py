@@ -3,6 +3,8 @@ import json
 import pandas as pd
 import pytest
 from conftest import CLASSES, list_files
+from hypothesis import given
+from hypothesis import strategies as st
 
 from health_actions.annotations import audit_splits, count_clips, write_annotations
 from health_actions.splits import make_splits
@@ -69,3 +71,17 @@ def test_the_audit_counts_by_hand():
     [row] = audit_splits(splits, duplicates, ["step_1", "step_3"]).to_dict("records")
     assert row == {"fold": 1, "training": 1, "validation": 1, "testing": 2, "shared_recordings": 1, "shared_scenes": 1,
                    "shared_duplicates": 1, "classes_not_trained": "step_3"}
+
+
+@given(st.lists(st.sampled_from(["training", "validation", "testing"]), min_size=2, max_size=8),
+       st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=12))
+def test_a_test_clip_is_shared_when_it_is_paired_with_one_that_was_seen(subsets, drawn):
+    splits = pd.DataFrame([(f"c{number}", "step_1", str(number), "G01", 1, subset)
+                           for number, subset in enumerate(subsets)],
+                          columns=["clip", "class", "recording", "scene", "fold", "subset"])
+    pairs = [(one, other) for one, other in drawn if one != other]  # some are of clips that the split left out
+    subset_of = dict(enumerate(subsets))
+    shared = {one for one, other in pairs + [(other, one) for one, other in pairs]
+              if subset_of.get(one) == "testing" and subset_of.get(other) in ("training", "validation")}
+    duplicates = pd.DataFrame([(f"c{one}", f"c{other}") for one, other in pairs], columns=PAIR)
+    assert audit_splits(splits, duplicates, CLASSES)["shared_duplicates"].item() == len(shared)

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -237,6 +238,56 @@ def test_copies_are_found_and_different_clips_are_not(doubled):
     assert identical[["clip", "other", "difference", "same_class"]].values.tolist() == [
         ["Step_1/a", "Step_2_Left/copy", 0.0, False]]
     assert (duplicates["difference"] <= 2).all()
+
+
+@st.composite
+def signed(draw):
+    """Signatures of which some are near each other, some exactly as far as the tolerance, and some equal."""
+    count, length = draw(st.integers(1, 24)), draw(st.sampled_from([1, 3, 4, 70, 300]))
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    bases = random.integers(0, 256, (draw(st.integers(1, 4)), length))
+    steps = random.integers(-draw(st.integers(0, 6)), 7, (count, length))
+    return (bases[random.integers(0, len(bases), count)] + steps * random.integers(0, 2, (count, 1))).astype(np.float32)
+
+
+@given(signed(), st.sampled_from([0.0, 1.0, 2.0, 3.5, 40.0]))
+def test_every_pair_that_is_near_enough_is_found_and_no_other(signatures, tolerance):
+    clips = make_clips([(f"c{number:02d}", CLASSES[number % 3], f"{number % 5}", "G01")
+                        for number in range(len(signatures))])
+    clips["content"] = [signature.tobytes() for signature in signatures]
+    expected = []
+    for (one, first), (other, second) in itertools.combinations(enumerate(signatures.astype(float)), 2):
+        difference = np.abs(first - second).mean()
+        if difference <= tolerance:
+            kind = "identical" if (first == second).all() else "near-identical"
+            expected.append([f"c{one:02d}", f"c{other:02d}", kind, round(difference, 2), one % 3 == other % 3,
+                             one % 5 == other % 5])
+    assert find_duplicates(clips, signatures, tolerance=tolerance).values.tolist() == expected
+
+
+def test_many_equal_clips_are_paired_with_the_first_and_one_of_them_is_kept():
+    clips = make_clips([(f"c{number:04d}", "step_1", f"{number}", "G01") for number in range(3001)])
+    clips["content"] = "the same"
+    signatures = np.full((3001, 4), 7.0)
+    signatures[1] = 200  # one is another
+    duplicates = find_duplicates(clips, signatures)
+    assert len(duplicates) == 100 * 99 / 2 + 2900 and not duplicates.duplicated().any()
+    assert set(duplicates["clip"]) | set(duplicates["other"]) == set(clips["clip"]) - {"c0001"}
+    assert duplicates["clip"].is_monotonic_increasing  # in the order of the clips, not of how they were found
+    assert list(drop_duplicates(clips, duplicates)["clip"]) == ["c0000", "c0001"]
+
+
+def test_memory_stays_flat_where_sums_tell_clips_not_apart():
+    random = np.random.default_rng(0)
+    signatures = np.repeat(random.choice([0, 200], (800, 512)), 2, axis=1)
+    signatures[:, 1::2] = 200 - signatures[:, ::2]  # every sum over neighbours is the same, no two clips are
+    clips = make_clips([(f"c{number}", "step_1", f"{number}", "G01") for number in range(800)])
+    tracemalloc.start()
+    try:
+        assert find_duplicates(clips, signatures).empty
+        assert tracemalloc.get_traced_memory()[1] < 100e6  # all pairs at once: 2.6 GB
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_clip_of_each_set_of_duplicates_is_kept(doubled):

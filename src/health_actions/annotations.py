@@ -57,19 +57,20 @@ def audit_splits(splits: pd.DataFrame, duplicates: pd.DataFrame, classes: list[s
         clips that also stand in training or validation) and classes_not_trained (tested classes without a training
         clip).
     """
+    there = duplicates[["clip", "other"]]
+    pairs = pd.concat([there, there.rename(columns={"clip": "other", "other": "clip"})])
     rows = []
     for fold, clips in splits.groupby("fold"):
         seen = clips[clips["subset"] != "testing"]
         tested = clips[clips["subset"] == "testing"]
         trained = clips[clips["subset"] == "training"]
-        pairs = list(zip(duplicates["clip"], duplicates["other"], strict=True))
-        both = {a for a, b in pairs + [(b, a) for a, b in pairs] if a in set(tested["clip"]) and b in set(seen["clip"])}
+        both = pairs.loc[pairs["clip"].isin(tested["clip"]) & pairs["other"].isin(seen["clip"]), "clip"]
         missing = set(tested["class"]) - set(trained["class"])
         rows.append({"fold": fold,
                      **{subset: int((clips["subset"] == subset).sum()) for subset in SUBSETS},
                      "shared_recordings": len(set(seen["recording"]) & set(tested["recording"])),
                      "shared_scenes": len((set(seen["scene"]) & set(tested["scene"])) - {"unknown"}),
                      **({"shared_takes": len(set(seen["take"]) & set(tested["take"]))} if "take" in clips else {}),
-                     "shared_duplicates": len(both),
+                     "shared_duplicates": both.nunique(),
                      "classes_not_trained": " ".join(name for name in classes if name in missing)})
     return pd.DataFrame(rows)

@@ -1,13 +1,14 @@
 """Who is trained on and who is tested on: the protocols, and the clips that stand in a set twice."""
 
+import hashlib
 import warnings
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.neighbors import radius_neighbors_graph
 
 SUBSETS = ["training", "validation", "testing"]
 # What no two subsets may share under each protocol; the column of the clips' table.
@@ -18,6 +19,8 @@ NTU_PROTOCOLS = {
         1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)]),
     "cross_view": ("scene", ["C002", "C003"]),
 }
+ALIKE = 100  # clips with one and the same signature of which every pair is listed
+ROWS, PAIRS = 64, 1024  # compared at a time: memory stays flat
 
 
 def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold",
@@ -121,20 +124,46 @@ def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: f
 
     Returns:
         One row a pair: clip, other, kind ("identical" or "near-identical"), difference, same_class, same_recording.
+        Where more than 100 clips have one and the same signature, all after these are paired with the first alone.
     """
-    near = radius_neighbors_graph(signatures.astype(np.float32), tolerance * signatures.shape[1], mode="distance",
-                                  metric="manhattan").tocoo()
-    rows = []
-    for one, other, distance in sorted(zip(near.row, near.col, near.data, strict=True)):
-        if one < other:
-            first, second = clips.iloc[one], clips.iloc[other]
-            rows.append({"clip": first["clip"], "other": second["clip"],
-                         "kind": "identical" if first["content"] == second["content"] else "near-identical",
-                         "difference": round(float(distance) / signatures.shape[1], 2),
-                         "same_class": first["class"] == second["class"],
-                         "same_recording": first["recording"] == second["recording"]})
-    columns = ["clip", "other", "kind", "difference", "same_class", "same_recording"]
-    return pd.DataFrame(rows, columns=columns)
+    length = signatures.shape[1]
+    signatures = np.ascontiguousarray(signatures, np.float32)
+    equal = pd.Series(range(len(clips))).groupby([hashlib.sha256(row).digest() for row in signatures])
+    first, further = equal.transform("first").to_numpy(), equal.cumcount().to_numpy() >= ALIKE
+    near = [*_find_near(signatures, np.flatnonzero(~further), tolerance * length),
+            (first[further], np.flatnonzero(further), np.zeros(further.sum()))]
+    one, other, distance = (np.concatenate(parts) for parts in zip(*near))
+    order = np.lexsort((other, one))
+    first, second = clips.iloc[one[order]], clips.iloc[other[order]]
+    same = {column: first[column].to_numpy() == second[column].to_numpy()
+            for column in ("content", "class", "recording")}
+    return pd.DataFrame({
+        "clip": first["clip"].to_numpy(), "other": second["clip"].to_numpy(),
+        "kind": np.where(same["content"], "identical", "near-identical"),
+        "difference": [round(value / length, 2) for value in distance[order].tolist()],
+        "same_class": same["class"], "same_recording": same["recording"]})
+
+
+def _find_near(signatures: np.ndarray, rows: np.ndarray, radius: float):
+    """Pairs of rows whose values differ by no more than `radius` in sum: arrays one, other and distance, part by part.
+
+    Sums over groups of values differ by no more than the values do, so only rows near by their sums are compared. The
+    groups are 4 x 4 blocks of the picture, all frames together: clips of one scene differ in where something moves.
+    """
+    place = np.arange(signatures.shape[1])
+    groups = np.equal.outer(place // 64 % 4 * 4 + place // 4 % 4, np.arange(16)).astype(float)
+    sums = np.concatenate([signatures[rows[start:start + PAIRS]] @ groups for start in range(0, len(rows), PAIRS)])
+    tree = KDTree(sums)
+    for start in range(0, len(rows), ROWS):
+        found = tree.query_ball_point(sums[start:start + ROWS], radius * (1 + 1e-9) + 1e-6, p=1)  # rounding
+        one = np.repeat(np.arange(start, start + len(found)), [len(others) for others in found])
+        other = np.concatenate(found).astype(int)
+        one, other = rows[one[one < other]], rows[other[one < other]]
+        for part in range(0, len(one), PAIRS):
+            pair = one[part:part + PAIRS], other[part:part + PAIRS]
+            distance = np.abs(signatures[pair[0]].astype(float) - signatures[pair[1]]).sum(1)
+            chosen = distance <= radius
+            yield pair[0][chosen], pair[1][chosen], distance[chosen]
 
 
 def sign(frames) -> np.ndarray:
