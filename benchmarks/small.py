@@ -13,7 +13,7 @@ from health_actions.synthetic.ntu import write_clips as write_ntu_clips
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-FILES = ["dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml"]
+FILES = [".dvcignore", "dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml"]
 
 
 # Models as small as these take less time than starting processes for them: one is enough, but where two are tested.

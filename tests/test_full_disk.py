@@ -27,7 +27,7 @@ def full_disk(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-ADVICE = "make room on that disk and run it again"
+ADVICE = "make room and run the same command again"
 
 
 def write_samples(data, folder, _):

@@ -1,23 +1,32 @@
 """From videos to frames: each clip decoded once, sampled (study A) or whole (study B), kept as one file."""
 
+import faulthandler
 import hashlib
 import io
 import json
+import os
+import resource
 import zipfile
 import zlib
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+from joblib.parallel import get_active_backend
 from PIL import Image
 
 from health_actions.clips import NoClips, find_clips
-from health_actions.frames import COUNT, PICTURE, ClipArchive, name_folders
-from health_actions.paths import replacing
+from health_actions.engines import list_deaths, start_engine
+from health_actions.frames import COUNT, PICTURE, ClipArchive, name_folders, open_clip
+from health_actions.paths import place_inside, replacing
 from health_actions.progress import track
 from health_actions.video import UnreadableVideo, probe, read_frames, stream_frames
 
+HANG = 300.0  # seconds without a frame after which a process that decodes is ended from outside of FFmpeg
+MEMORY = 2_000_000_000  # bytes that such a process may take
 SHORTEST = 8  # frames of a clip that can be used; what is shorter than a model's window is played again and again
 
 
@@ -42,12 +51,15 @@ def sample_indices(frames: int, *, length: int, stride: int) -> np.ndarray:
 
 
 def extract_frames(folder: Path, output: Path, classes: list[str], *, sizes: list[int], length: int, stride: int,
-                   processes: int = -1) -> pd.DataFrame:
+                   processes: int = -1, engine: str = "processes", address: str = "") -> pd.DataFrame:
     """Decode every clip of `folder` and keep its sampled frames in `output`, as study A needs them.
 
     Writes `<output>/<clip>.npz` with one uint8 array (length, size, size, 3) for each of `sizes`, named by it, and
     `<output>/index.csv`. A clip whose file is there already, from the same bytes by the same settings, is not decoded
     again. Files of clips that are gone are deleted.
+
+    A clip that crashes its decoder or hangs is left out as any other that cannot be used, where it is decoded in a
+    process of its own: see `start_engine` for processes, engine and address.
 
     Returns:
         The index, a row a file: as of `find_clips`, and frames, fps, duration (seconds), width, height (pixels),
@@ -56,14 +68,17 @@ def extract_frames(folder: Path, output: Path, classes: list[str], *, sizes: lis
 
     Raises:
         NoClips: when no clip at all can be used; lists the reasons.
+        DiskFull: when there is no room for the frames; those that are complete are kept.
+        ValueError: see `start_engine`.
     """
     settings = {"sizes": list(sizes), "length": length, "stride": stride}
-    return _extract_all(Path(folder), Path(output), find_clips(folder, classes), _write_samples, settings,
-                        {"length": length, "stride": stride}, processes)
+    return _extract_all(Path(folder), Path(output), find_clips(folder, classes), _write_samples, ".npz",
+                        settings, {"length": length, "stride": stride}, (engine, address, processes))
 
 
 def extract_archives(folder: Path, output: Path, classes: list[str], *, height: int, quality: int = 90,
-                     naming: str = "ntu", processes: int = -1) -> pd.DataFrame:
+                     naming: str = "ntu", processes: int = -1, engine: str = "processes",
+                     address: str = "") -> pd.DataFrame:
     """Decode every clip of `folder` and keep all its frames as JPEG pictures, as study B needs them.
 
     Writes `<output>/<clip>.zip`, which holds image_00001.jpg, image_00002.jpg, ... and n_frames (their number, as
@@ -76,43 +91,53 @@ def extract_archives(folder: Path, output: Path, classes: list[str], *, height: 
         output: folder to write to.
         height: of the pictures, pixels (the paper: 240); their width follows.
         quality: of the JPEG pictures, 1-95.
-        processes: clips decoded at a time; -1: one for each core.
+        processes, engine, address: as `start_engine` takes them.
 
     Returns:
         The index as of `extract_frames`; length is the number of frames, stride 1.
 
     Raises:
-        NoClips: when no clip at all can be used; lists the reasons.
+        NoClips, DiskFull, ValueError: see `extract_frames`.
     """
-    return _extract_all(Path(folder), Path(output), find_clips(folder, classes, naming), _write_archive,
-                        {"height": height, "quality": quality}, {"length": 0, "stride": 1}, processes)
+    return _extract_all(Path(folder), Path(output), find_clips(folder, classes, naming), _write_archive, ".zip",
+                        {"height": height, "quality": quality}, {"length": 0, "stride": 1},
+                        (engine, address, processes))
 
 
 def unpack_archives(frames: Path, index: pd.DataFrame, output: Path) -> int:
     """Write every clip of an index as `<output>/<class>/<clip>/image_00001.jpg`, ... and n_frames; returns how many.
 
-    That is the form in which the code bases of the paper read frames. Clips that are there already are kept.
+    That is the form in which the code bases of the paper read frames. Clips that are there already are kept. Files get
+    these names whatever else an archive holds.
+
+    Raises:
+        ValueError: for an archive that is none, or a clip or class whose name leads out of its folder.
     """
     usable = index[index["status"] == "ok"]
     names = name_folders(usable)
     for clip, label in track(zip(usable["clip"], usable["class"]), total=len(usable), title="clips unpacked"):
-        folder = Path(output) / label / names[clip]
+        folder = place_inside(place_inside(output, label), names[clip])
         if (folder / COUNT).is_file():  # written last
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(Path(frames) / f"{clip}.zip") as archive:
-            for name in archive.namelist():
-                with replacing(folder / name) as temporary:
-                    temporary.write_bytes(archive.read(name))
+        pictures = open_clip(frames, clip).pictures
+        named = {PICTURE.format(number): picture for number, picture in enumerate(pictures, start=1)}
+        for name, content in {**named, COUNT: str(len(pictures)).encode()}.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(content)
     return len(usable)
 
 
-def _extract_all(folder: Path, output: Path, clips: pd.DataFrame, write, settings: dict, facts: dict,
-                 processes: int) -> pd.DataFrame:
-    suffix = SUFFIX_OF[write]
-    jobs = (joblib.delayed(_extract)(folder, output, row, write, settings, facts) for row in clips.to_dict("records"))
-    results = joblib.Parallel(n_jobs=processes, return_as="generator")(jobs)
-    index = pd.DataFrame(track(results, total=len(clips), title="clips decoded"))
+def _extract_all(folder: Path, output: Path, clips: pd.DataFrame, write, suffix: str, settings: dict,
+                 facts: dict, engine: tuple[str, str, int]) -> pd.DataFrame:
+    facts = {"frames": 0, "fps": 0.0, "duration": 0.0, "width": 0, "height": 0, "synthetic": False,
+             "content": "", **facts}
+    caller = None if engine[1] else os.getpid()  # whose cluster it is, its workers are left alone
+    jobs = [(number, folder / row["path"], output / f"{row['clip']}{suffix}", row, write, settings, facts, caller)
+            for number, row in enumerate(clips.to_dict("records"))]
+    with start_engine(*engine):
+        done = dict(track(_run_jobs(jobs), total=len(jobs), title="clips decoded"))
+    index = pd.DataFrame([done[number] for number in range(len(jobs))])
     index["status"] = np.where(index["reason"] == "", "ok", "left out")
     usable = index[index["status"] == "ok"]
     if usable.empty:
@@ -130,27 +155,105 @@ def _extract_all(folder: Path, output: Path, clips: pd.DataFrame, write, setting
     return index
 
 
-def _extract(folder: Path, output: Path, row: dict, write, settings: dict, facts: dict) -> dict:
-    facts = {"frames": 0, "fps": 0.0, "duration": 0.0, "width": 0, "height": 0, "synthetic": False,
-             "content": "", **facts}
-    source, target = folder / row["path"], output / f"{row['clip']}{SUFFIX_OF[write]}"
+def _run_jobs(jobs: list[tuple]):
+    """Yield (number, row of the index) of each job, in any order.
+
+    When a worker dies, the jobs that were begun are done one at a time, so that another death tells whose fault it is;
+    then the rest goes on together.
+    """
+    missing = {job[0]: job for job in jobs}
+    backend, _ = get_active_backend()
+    order = "generator_unordered" if backend.supports_return_generator else "list"  # Ray's gives a list
+    while missing:
+        try:
+            parallel = joblib.Parallel(batch_size=1, return_as=order)
+            for number, row in parallel(joblib.delayed(_extract)(*job) for job in list(missing.values())):
+                del missing[number]
+                yield number, row
+        except list_deaths():
+            for number in list(missing)[:2 * joblib.effective_n_jobs()]:
+                yield _extract_apart(missing.pop(number))
+
+
+def _extract_apart(job: tuple) -> tuple[int, dict]:
+    """Do a job while no other is done: when the process dies, it is this clip's fault."""
     try:
-        facts["content"] = hashlib.sha256(source.read_bytes()).hexdigest()
-        if not row["reason"]:
-            video = probe(source)
-            facts |= {"frames": video.frames, "fps": round(video.fps, 3), "duration": round(video.duration, 3),
-                      "width": video.width, "height": video.height, "synthetic": video.synthetic}
-            recipe = json.dumps({**settings, "content": facts["content"]})
-            facts |= write(source, target, video.frames, recipe, settings)
+        return joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(_extract)(*job)])[0]
+    except BrokenExecutor:
+        number, _, _, row, _, _, facts, _ = job
+        return number, _describe(row, facts, "its decoder crashed, hung or ran out of memory")
+
+
+def _extract(number: int, source: Path, target: Path, row: dict, write, settings: dict, facts: dict,
+             caller: int | None) -> tuple[int, dict]:
+    facts, reason, before = dict(facts), row["reason"], _stamp(source)
+    try:
+        with _guarded(caller) as live:
+            facts["content"] = _hash(source)
+            if not reason:
+                video = probe(source)
+                facts |= {"frames": video.frames, "fps": round(video.fps, 3), "duration": round(video.duration, 3),
+                          "width": video.width, "height": video.height, "synthetic": video.synthetic}
+                recipe = json.dumps({**settings, "content": facts["content"]})
+                facts |= write(source, target, video.frames, recipe, settings, live)
     except UnreadableVideo as error:
-        row = {**row, "reason": str(error)}
+        reason = str(error)
+    except MemoryError:
+        reason = "decoding it takes too much memory"
+    if before != _stamp(source):
+        reason = "changed while it was read; run again"
+        target.unlink(missing_ok=True)
+    return number, _describe(row, facts, reason)
+
+
+def _describe(row: dict, facts: dict, reason: str) -> dict:
+    told = {name: value for name, value in row.items() if name not in ("reason", "note")}
+    return {**told, **facts, "reason": reason, "note": row["note"]}
+
+
+def _stamp(source: Path) -> tuple[int, ...]:
+    """What tells that a file was changed."""
+    try:
+        told = source.stat()
+        return told.st_size, told.st_mtime_ns, told.st_ino
+    except OSError:
+        return ()
+
+
+def _hash(source: Path) -> str:
+    try:
+        with source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except PermissionError:
-        row = {**row, "reason": "no permission to read the file"}
-    reason, note = row.pop("reason"), row.pop("note")
-    return {**row, **facts, "reason": reason, "note": note}
+        raise UnreadableVideo("no permission to read the file") from None
+    except OSError as error:
+        raise UnreadableVideo(f"cannot be read: {(error.strerror or str(error)).lower()}") from None
 
 
-def _write_samples(source: Path, target: Path, frames: int, recipe: str, settings: dict) -> dict:
+@contextmanager
+def _guarded(caller: int | None):
+    """Bound the memory of a process of our own, and end it when it shows no life for `HANG`; gives what shows life.
+
+    Nothing is done in the process that called itself, and to workers of somebody's cluster (None).
+    """
+    if caller in (None, os.getpid()):
+        yield lambda: None
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
+    with open(os.devnull, "w") as nowhere:
+        def live():  # a thread below Python, which FFmpeg cannot hold up
+            faulthandler.dump_traceback_later(HANG, exit=True, file=nowhere)
+
+        try:
+            live()
+            yield live
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _write_samples(source: Path, target: Path, frames: int, recipe: str, settings: dict, live) -> dict:
     indices = sample_indices(frames, length=settings["length"], stride=settings["stride"])
     if _recipe(target) != recipe:
         arrays = {str(size): taken for size, taken in read_frames(source, indices, settings["sizes"]).items()}
@@ -159,22 +262,20 @@ def _write_samples(source: Path, target: Path, frames: int, recipe: str, setting
     return {}
 
 
-def _write_archive(source: Path, target: Path, frames: int, recipe: str, settings: dict) -> dict:
+def _write_archive(source: Path, target: Path, frames: int, recipe: str, settings: dict, live) -> dict:
     if frames < SHORTEST:
         raise UnreadableVideo(f"too short: {frames} frames, at least {SHORTEST} are needed")
     if _archive_recipe(target) != recipe:
         with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             number = 0
             for number, frame in enumerate(stream_frames(source, settings["height"]), start=1):
+                live()
                 picture = io.BytesIO()
                 Image.fromarray(frame).save(picture, "JPEG", quality=settings["quality"])
                 archive.writestr(zipfile.ZipInfo(PICTURE.format(number)), picture.getvalue())
             archive.writestr(zipfile.ZipInfo(COUNT), str(number))
             archive.comment = recipe.encode()
     return {"length": len(ClipArchive(target))}
-
-
-SUFFIX_OF = {_write_samples: ".npz", _write_archive: ".zip"}
 
 
 def _recipe(target: Path) -> str | None:

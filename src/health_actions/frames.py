@@ -2,14 +2,20 @@
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from health_actions.paths import place_inside
+
 PICTURE = "image_{:05d}.jpg"  # of an archive, numbered from 1 as in the published code
 COUNT = "n_frames"
+LARGEST = 9_000_000  # pixels of a picture; a few bytes can claim many more
+# What damaged or foreign files of frames raise while they are read.
+DAMAGE = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, MemoryError, RuntimeError, TypeError)
 
 
 def read_index(output: Path) -> pd.DataFrame:
@@ -37,7 +43,7 @@ def list_sizes(output: Path) -> list[int]:
     """The sizes (pixels) at which `extract_frames` kept the clips."""
     index = read_index(output)
     first = index.loc[index["status"] == "ok", "clip"].iloc[0]
-    with np.load(Path(output) / f"{first}.npz", allow_pickle=False) as arrays:
+    with np.load(place_inside(output, f"{first}.npz"), allow_pickle=False) as arrays:
         return sorted(int(name) for name in arrays.files if name.isdigit())
 
 
@@ -45,13 +51,21 @@ def load_frames(output: Path, clip: str, size: int) -> np.ndarray:
     """The sampled frames of one clip: uint8 (length, size, size, 3), RGB.
 
     Raises:
-        ValueError: when the clip was not extracted at that size; says at which it was.
+        ValueError: when the clip was not extracted at that size; says at which it was. Or when its file is damaged, or
+            its name leads out of `output`.
+        FileNotFoundError: when there is no such file.
     """
-    with np.load(Path(output) / f"{clip}.npz", allow_pickle=False) as arrays:
-        if str(size) not in arrays:
+    file = place_inside(output, f"{clip}.npz")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if str(size) in arrays:
+                return arrays[str(size)]
             sizes = ", ".join(name for name in arrays.files if name.isdigit())
-            raise ValueError(f"{clip} was extracted at {sizes} pixels, not at {size}: add {size} to frames.sizes")
-        return arrays[str(size)]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no frames at {file}: extract them first (make repro)") from None
+    except DAMAGE as error:
+        raise ValueError(f"{file} holds no frames ({error}); delete it and run make repro") from None
+    raise ValueError(f"{clip} was extracted at {sizes} pixels, not at {size}: add {size} to frames.sizes")
 
 
 class ClipArchive:
@@ -71,9 +85,14 @@ class ClipArchive:
             raise FileNotFoundError(f"no frames at {self.file}: extract them first (make repro)")
         try:
             with zipfile.ZipFile(self.file) as archive:
+                entries = archive.infolist()
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                    raise ValueError("it is compressed")  # stored, it cannot be larger than its file
                 count = int(archive.read(COUNT))
+                if not 0 < count < len(entries):
+                    raise ValueError(f"{COUNT} says {count}, there are {len(entries) - 1} pictures")
                 self.pictures = [archive.read(PICTURE.format(number + 1)) for number in range(count)]
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        except DAMAGE as error:
             raise ValueError(f"{self.file} is no archive of frames ({error}); delete it and run make repro") from None
 
     def __len__(self) -> int:
@@ -88,12 +107,15 @@ class ClipArchive:
 
     def _decode(self, number: int) -> np.ndarray:
         try:
-            return np.asarray(Image.open(io.BytesIO(self.pictures[number])).convert("RGB"))
-        except OSError as error:
+            picture = Image.open(io.BytesIO(self.pictures[number]), formats=["JPEG"])
+            if picture.width * picture.height > LARGEST:
+                raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
+            return np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self.file}: picture {number + 1} is damaged ({error}); delete the file and run "
                              "make repro") from None
 
 
 def open_clip(output: Path, clip: str) -> ClipArchive:
     """The frames of one clip, as `extract_archives` wrote them to `output`."""
-    return ClipArchive(Path(output) / f"{clip}.zip")
+    return ClipArchive(place_inside(output, f"{clip}.zip"))

@@ -3,15 +3,22 @@
 import errno
 import json
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 
 # A file that gets a line for each file that a cell of a notebook writes: where a reader of a report finds its origin.
 WRITTEN_VARIABLE = "HEALTH_ACTIONS_WRITTEN"
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, somebody's share of it, the size that a file may have
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
+        errno.EFBIG: "the file is larger than this disk or account allows"}
+
+
+class DiskFull(OSError):
+    """There is no room for a file; the message says where, how much is free, and what to do."""
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -29,6 +36,37 @@ def at_root(path: str | Path) -> Path:
     return path if path.is_absolute() else find_root() / path
 
 
+def place_inside(folder: Path, name: str) -> Path:
+    """`folder / name`, where `name` came from a file: a table, a card or an archive that anybody may have written.
+
+    Raises:
+        ValueError: when it would lead out of the folder.
+    """
+    path = Path(str(name))
+    if path.is_absolute() or ".." in path.parts or "\0" in str(name):
+        raise ValueError(f"{str(name)!r} leads out of {folder}: the file that names it was not made by this project; "
+                         "make it again (make repro)")
+    return Path(folder) / path
+
+
+def read_yaml(file: Path):
+    """What a YAML file says; nothing that it asks for is run.
+
+    Raises:
+        FileNotFoundError: when there is none.
+        ValueError: when it is no YAML, or asks for more than plain values; names the file, the line and what is there.
+    """
+    try:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # "2026-13-01" is no date
+        where, what = "", " ".join(str(error).split())
+    raise ValueError(f"{Path(file).name} is not readable: {where}{what}")
+
+
 @contextmanager
 def replacing(path: Path):
     """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
@@ -36,7 +74,8 @@ def replacing(path: Path):
     A killed run or a full disk so never leaves half a file under a name that is trusted later.
 
     Raises:
-        OSError: naming the file, the reason and, where the disk is full, what to do.
+        DiskFull: when there is no room for it.
+        OSError: when it cannot be written for another reason; names the file that was meant.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +85,12 @@ def replacing(path: Path):
         os.replace(temporary, path)
         note_written(path)
     except (OSError, SafetensorError) as error:  # weights are written by a library that has its own errors
-        reason, code = getattr(error, "strerror", None) or str(error), getattr(error, "errno", None)
-        if code in FULL or any(f"(os error {number})" in reason for number in FULL):
-            reason += "; make room on that disk and run it again: what was finished is kept"
-        raise OSError(f"could not write {path}: {reason}") from error
+        code = getattr(error, "errno", None) or next((one for one in FULL if f"(os error {one})" in str(error)), None)
+        if code in FULL:
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise DiskFull(f"could not write {path}: {FULL[code]} ({free:.0f} MB are free there); make room and "
+                           "run the same command again, what is complete is kept") from error
+        raise OSError(f"could not write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import yaml
+
+from health_actions.paths import read_yaml
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Origin:
 def read_stages(root: Path) -> dict[str, Stage]:
     """The stages of dvc.lock, in the order of dvc.lock; none where there is no such file."""
     file = Path(root) / "dvc.lock"
-    entries = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("stages", {}) if file.is_file() else {}
+    entries = (read_yaml(file) or {}).get("stages", {}) if file.is_file() else {}
     stages = {}
     for name, entry in entries.items():
         inputs, outputs = ({item["path"]: item.get("md5", "") for item in entry.get(kind, [])}

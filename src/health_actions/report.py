@@ -19,7 +19,7 @@ from nbconvert import HTMLExporter
 from health_actions import describe_versions
 from health_actions.contents import STUDIES, Item, Study
 from health_actions.frames import read_index
-from health_actions.paths import find_root, write_text
+from health_actions.paths import find_root, read_yaml, write_text
 from health_actions.provenance import Origin, Stage, describe_files, read_stages, trace_files
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -189,12 +189,14 @@ def main(reports: Annotated[Path | None, typer.Option(help="Where to write; defa
     """Write reports/ from build/."""
     root = find_root()
     reports = reports or root / "reports"
-    stages = {name: stage for name, stage in read_stages(root).items()
-              if stage.notebook and (root / stage.notebook).is_file()}
+    try:
+        profile, found = read_yaml(root / "params.yaml")["profile"], read_stages(root)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
+    stages = {name: stage for name, stage in found.items() if stage.notebook and (root / stage.notebook).is_file()}
     origins = trace_files(root, stages)
     origins |= {file.removeprefix("reports/"): origin for file, origin in origins.items()
                 if file.startswith("reports/")}
-    profile = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))["profile"]
     studies = [collect_study(root, reports, study, profile=profile, stages=stages, origins=origins)
                for study in STUDIES
                if (root / "build" / study.name / "notebooks").is_dir()]  # one of the two may be run alone

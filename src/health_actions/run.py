@@ -20,7 +20,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from health_actions.paths import WRITTEN_VARIABLE, find_root, replacing
+from health_actions.paths import WRITTEN_VARIABLE, find_root, read_yaml, replacing
 from health_actions.progress import LOG_VARIABLE
 
 # Numerical libraries give the same bytes on the same machine, figures carry no date.
@@ -45,11 +45,11 @@ def read_params(file: Path, keys: list[str], whole: list[str] | None = None) -> 
         StageError: for a missing file or key, or YAML that is none.
     """
     try:
-        params = yaml.safe_load(file.read_text(encoding="utf-8"))
+        params = read_yaml(file)
     except FileNotFoundError:
         raise StageError(f"no {file.name} in {file.parent}") from None
-    except yaml.YAMLError as error:
-        raise StageError(f"{file.name} is not readable: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise StageError(str(error)) from None
     chosen = {}
     for key in [*keys, *(whole or [])]:
         value = params
@@ -122,7 +122,7 @@ def hash_sources(root: Path, stage: str) -> str:
 
     It stands in the executed notebook, so that a report is written anew when code changes and its results do not.
     """
-    stages = (yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8")) or {}).get("stages", {})
+    stages = (read_yaml(root / "dvc.yaml") or {}).get("stages", {})
     deps = [root / path for path in stages.get(stage.partition("@")[0], {}).get("deps", [])
             if not path.startswith(("build/", "data/"))]
     files = [file for path in deps for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
@@ -210,7 +210,10 @@ def main(
             name, _, value = pair.partition("=")
             parameters[name] = yaml.safe_load(value)
         run_notebook(notebook, output, parameters)
-    except (StageError, OSError) as error:
+    except yaml.YAMLError as error:
+        print(f"error: --set {pair} is no plain value: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
 

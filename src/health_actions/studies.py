@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import yaml
-
 from health_actions import comparison
+from health_actions.paths import place_inside, read_yaml
 from health_actions.recognition import Familiarity, Recogniser, find_model
 
 STUDIES = ("handwash", "ntu")
@@ -17,7 +16,7 @@ class NotTrained(FileNotFoundError):
 
 def read_params(root: Path) -> dict:
     """params.yaml, as a whole."""
-    return yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    return read_yaml(root / "params.yaml")
 
 
 def choose_folder(root: Path, study: str, model: str = "best") -> Path:
@@ -30,6 +29,7 @@ def choose_folder(root: Path, study: str, model: str = "best") -> Path:
 
     Raises:
         NotTrained: when the study was not run, or has no such model; lists those it has.
+        ValueError: when its tables name a folder outside of its models.
     """
     folder = root / "build" / study / "models"
     if model != "best":
@@ -41,7 +41,7 @@ def choose_folder(root: Path, study: str, model: str = "best") -> Path:
             raise NotTrained(f"no model {model!r} of study {study}; there are: {names}. make repro trains them")
         return find_model(folder / found[0])  # "pretrained" comes before "scratch"
     try:
-        return find_model(folder / comparison.choose_folder(root / "build" / study / "evaluation"))
+        return find_model(place_inside(folder, comparison.choose_folder(root / "build" / study / "evaluation")))
     except FileNotFoundError as error:
         raise NotTrained(str(error)) from None
 

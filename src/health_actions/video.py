@@ -1,6 +1,6 @@
 """Video files in, frames out: the only module that knows PyAV."""
 
-import fractions
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,9 @@ import numpy as np
 
 # Stands in the comment of every video that `health_actions.synthetic` renders, so that no report can take it for real.
 SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
-LARGEST = 8_400_000  # pixels of a frame that somebody hands in: a phone's 4K
+LARGEST = 9_000_000  # pixels of a frame: 4K
+SLIMMEST = 16  # longer side of a frame for each pixel of the shorter one: a line would become huge at a given height
+PATIENCE = 60.0  # seconds without a frame after which a file is given up
 CLOSE = 0.002  # seconds that two moments may differ and be the same
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
 # FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
@@ -40,21 +42,22 @@ def probe(path: Path) -> VideoFacts:
     """Count a video's frames without decoding them.
 
     Raises:
-        UnreadableVideo: for an empty file, a file that is no video, one without pictures, and one that was cut off.
+        UnreadableVideo: for an empty file, a file that is no video, one without pictures, one that was cut off, whose
+            pictures are larger than `LARGEST` or slimmer than `SLIMMEST`, or that takes longer than `PATIENCE`.
     """
-    with _open(path) as (container, stream):
+    with _Video(path) as video:
+        stream, packets = video.stream, 0
         declared = stream.frames
-        try:
-            packets = sum(1 for packet in container.demux(stream) if packet.size)
-        except av.FFmpegError as error:
-            raise UnreadableVideo(f"damaged: {_reason(error)}") from None
+        for packet in video.container.demux(stream):
+            packets += packet.size > 0
+            video.check_time()
         if packets == 0:
             raise UnreadableVideo("no frames in the file")
         if packets < 0.95 * declared:
             raise UnreadableVideo(f"cut off: {packets} of {declared} frames are in the file")
-        rate = stream.average_rate or stream.guessed_rate or fractions.Fraction(0)
+        rate = stream.average_rate or stream.guessed_rate or 0
         return VideoFacts(packets, float(rate), stream.codec_context.width, stream.codec_context.height,
-                          container.metadata.get("comment") == SYNTHETIC_MARK)
+                          video.container.metadata.get("comment") == SYNTHETIC_MARK)
 
 
 def read_frames(path: Path, indices, sizes=None) -> dict:
@@ -69,30 +72,25 @@ def read_frames(path: Path, indices, sizes=None) -> dict:
         A dict size -> uint8 array (len(indices), size, size, 3), RGB, upright where the file says how it is rotated.
 
     Raises:
-        UnreadableVideo: when the file is no video or ends, or is damaged, before the last frame asked for.
+        UnreadableVideo: as `probe`; and when the file ends, or is damaged, before the last frame asked for.
     """
     sizes = [None] if sizes is None else list(sizes)
     indices = list(indices)
-    wanted, chosen = set(indices), {size: [] for size in sizes}
-    with _open(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        position, damaged = 0, 0
-        try:
-            for frame in container.decode(stream):
-                if position in wanted:
-                    damaged += frame.is_corrupt
-                    for size in sizes:
-                        chosen[size].append(_to_rgb(frame, size))
-                position += 1
-                if position > indices[-1]:
-                    break
-        except av.FFmpegError as error:
-            raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
-    if position <= indices[-1]:
-        raise UnreadableVideo(f"damaged: only {position} of the first {indices[-1] + 1} frames could be decoded")
-    if damaged > len(indices) // 20:
-        raise UnreadableVideo(f"damaged: {damaged} of {len(indices)} frames are incomplete")
-    return {size: np.stack(frames) for size, frames in chosen.items()}
+    wanted, chosen, damaged = set(indices), {size: [] for size in sizes}, 0
+    with _Video(path) as video:
+        for frame in video.decode():
+            if video.position - 1 in wanted:
+                damaged += frame.is_corrupt
+                for size in sizes:
+                    chosen[size].append(_to_rgb(frame, size))
+            if video.position > indices[-1]:
+                break
+        if video.position <= indices[-1]:
+            raise UnreadableVideo(f"damaged: only {video.position} of the first {indices[-1] + 1} frames could be "
+                                  "decoded")
+        if damaged > len(indices) // 20:
+            raise UnreadableVideo(f"damaged: {damaged} of {len(indices)} frames are incomplete")
+        return {size: np.stack(frames) for size, frames in chosen.items()}
 
 
 def stream_frames(path: Path, height: int):
@@ -103,26 +101,20 @@ def stream_frames(path: Path, height: int):
         height: of the frames, pixels; the width follows (NTU's 1920 x 1080 gives 427 x 240).
 
     Yields:
-        uint8 (height, width, 3), RGB, upright.
+        uint8 (height, width, 3), RGB, upright; all of the same shape.
 
     Raises:
-        UnreadableVideo: when the file is no video, or one in twenty of its frames is damaged or missing.
+        UnreadableVideo: as `probe`; and when one in twenty of its frames is damaged or missing, or their shape changes.
     """
-    expected = probe(path).frames
-    with _open(path) as (container, stream):
-        stream.thread_type = "AUTO"
-        position, damaged = 0, 0
-        try:
-            for frame in container.decode(stream):
-                damaged += frame.is_corrupt
-                position += 1
-                yield _to_height(frame, height)
-        except av.FFmpegError as error:
-            raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
-    if position < 0.95 * expected:
-        raise UnreadableVideo(f"damaged: only {position} of {expected} frames could be decoded")
-    if damaged > position // 20:
-        raise UnreadableVideo(f"damaged: {damaged} of {position} frames are incomplete")
+    expected, damaged = probe(path).frames, 0
+    with _Video(path) as video:
+        for frame in video.decode():
+            damaged += frame.is_corrupt
+            yield video.check_shape(_to_height(frame, height))
+        if video.position < 0.95 * expected:
+            raise UnreadableVideo(f"damaged: only {video.position} of {expected} frames could be decoded")
+        if damaged > video.position // 20:
+            raise UnreadableVideo(f"damaged: {damaged} of {video.position} frames are incomplete")
 
 
 def sample_frames(path: Path, *, every: float, longest: float, size: int | None = None, height: int | None = None):
@@ -136,43 +128,36 @@ def sample_frames(path: Path, *, every: float, longest: float, size: int | None 
         height: of the frames, pixels; the width follows.
 
     Yields:
-        uint8 (height, width, 3), RGB, upright.
+        uint8 (height, width, 3), RGB, upright; all of the same shape.
 
     Raises:
-        UnreadableVideo: when the file is no video, is damaged, has larger pictures than 8 megapixels, or is too long.
+        UnreadableVideo: as `probe`; and when it is damaged or too long, or the shape of its frames changes.
     """
     too_long = f"too long: more than {longest:g} seconds"
-    with _open(path) as (container, stream):
-        width_told, height_told = stream.codec_context.width, stream.codec_context.height
-        if width_told * height_told > LARGEST:
-            raise UnreadableVideo(f"too large: {width_told} x {height_told} pixels, at most {LARGEST / 1e6:.0f} "
-                                  "million are read")
+    with _Video(path) as video:
+        stream = video.stream
         if stream.duration and stream.time_base and stream.duration * stream.time_base > longest:
             raise UnreadableVideo(too_long)
-        stream.thread_type = "AUTO"
         rate = float(stream.average_rate or stream.guessed_rate or 30)
         scale = (lambda frame: _to_rgb(frame, size)) if size else (lambda frame: _to_height(frame, height))
-        first, position, taken, seen = None, 0, 0, None
-        try:
-            for frame in container.decode(stream):
-                seconds = position / rate if frame.time is None else frame.time
-                first = seconds if first is None else first
-                seconds, position = seconds - first, position + 1
-                if seconds > longest:
-                    raise UnreadableVideo(too_long)
-                while seen is not None and taken * every < seconds - CLOSE:
-                    yield seen
-                    taken += 1
-                if taken * every <= seconds + CLOSE:
-                    seen = scale(frame)
-                    yield seen
-                    taken += 1
-                elif (taken * every - seconds) < 1.5 / rate:  # it may be the last one before the next moment
-                    seen = scale(frame)
-        except av.FFmpegError as error:
-            raise UnreadableVideo(f"damaged: {_reason(error)} after frame {position}") from None
-    if not position:
-        raise UnreadableVideo("no frames in the file")
+        first, taken, seen = None, 0, None
+        for frame in video.decode():
+            seconds = (video.position - 1) / rate if frame.time is None else frame.time
+            first = seconds if first is None else first
+            seconds -= first
+            if seconds > longest:
+                raise UnreadableVideo(too_long)
+            while seen is not None and taken * every < seconds - CLOSE:
+                yield seen
+                taken += 1
+            if taken * every <= seconds + CLOSE:
+                seen = video.check_shape(scale(frame))
+                yield seen
+                taken += 1
+            elif (taken * every - seconds) < 1.5 / rate:  # it may be the last one before the next moment
+                seen = video.check_shape(scale(frame))
+        if not video.position:
+            raise UnreadableVideo("no frames in the file")
 
 
 def _to_height(frame: av.VideoFrame, height: int) -> np.ndarray:
@@ -189,11 +174,14 @@ def _to_rgb(frame: av.VideoFrame, size: int | tuple[int, int] | None) -> np.ndar
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
-class _open:
-    """`with _open(path) as (container, stream)`, every way of failing turned into an UnreadableVideo."""
+class _Video:
+    """`with _Video(path) as video`: an open file; every way in which its bytes can fail becomes an UnreadableVideo.
+
+    That holds for the whole block, which so must raise nothing else of its own.
+    """
 
     def __init__(self, path: Path):
-        self.path = Path(path)
+        self.path, self.position, self.shape, self.start = Path(path), 0, None, time.monotonic()
 
     def __enter__(self):
         if not self.path.is_file():
@@ -201,20 +189,70 @@ class _open:
         if self.path.stat().st_size == 0:
             raise UnreadableVideo("empty file (0 bytes)")
         try:
-            self.container = av.open(str(self.path), metadata_errors="replace", container_options=ONLY_VIDEOS)
-        except (av.FFmpegError, ValueError) as error:
+            # FFmpeg itself refuses pictures that are larger, before it takes memory for them.
+            self.container = av.open(str(self.path), metadata_errors="replace", container_options=ONLY_VIDEOS,
+                                     options=LIMITS, timeout=PATIENCE)
+        except FAILURES as error:
             raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
-        if not self.container.streams.video:
+        try:
+            if not self.container.streams.video:
+                raise UnreadableVideo("no pictures in the file")
+            self.stream = self.container.streams.video[0]
+            context = self.stream.codec_context
+            if context is None:
+                raise UnreadableVideo("its codec is not known")
+            _check_size(context.width, context.height)
+            context.options = LIMITS
+            return self
+        except BaseException:
             self.container.close()
-            raise UnreadableVideo("no pictures in the file")
-        if self.container.streams.video[0].codec_context is None:
-            self.container.close()
-            raise UnreadableVideo("its codec is not known")
-        return self.container, self.container.streams.video[0]
+            raise
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, _):
         self.container.close()
+        if isinstance(error, FAILURES) and not isinstance(error, UnreadableVideo):
+            place = f" after frame {self.position}" if self.position else ""
+            raise UnreadableVideo(f"damaged: {_reason(error)}{place}") from None
+
+    def decode(self):
+        """Its frames in turn, counted in `position`."""
+        self.stream.thread_type = "AUTO"
+        for packet in self.container.demux(self.stream):
+            for frame in packet.decode():
+                self.position += 1
+                _check_size(frame.width, frame.height)
+                yield frame
+                self.start = time.monotonic()
+            self.check_time()
+
+    def check_time(self) -> None:
+        """Give up a file that keeps FFmpeg busy."""
+        if time.monotonic() - self.start > PATIENCE:
+            raise UnreadableVideo(f"takes too long to decode: more than {PATIENCE:g} seconds without a frame")
+
+    def check_shape(self, frame: np.ndarray) -> np.ndarray:
+        """The frame, where it has the shape of the first one."""
+        self.shape = self.shape or frame.shape
+        if frame.shape != self.shape:
+            raise UnreadableVideo(f"its pictures change their shape after frame {self.position - 1}")
+        return frame
+
+
+LIMITS = {"max_pixels": str(LARGEST)}
+# What PyAV and NumPy raise of damaged bytes; texts are the user's file's, so even UnicodeDecodeError (a ValueError).
+FAILURES = (av.FFmpegError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError, MemoryError)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > LARGEST:
+        raise UnreadableVideo(f"too large: {width} x {height} pixels, at most {LARGEST / 1e6:.0f} million are read")
+    if max(width, height) > SLIMMEST * min(width, height) > 0:
+        raise UnreadableVideo(f"too slim: {width} x {height} pixels, one side is more than {SLIMMEST} times the other")
 
 
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0].lower()
+    if isinstance(error, MemoryError):
+        return "decoding it takes too much memory"
+    if isinstance(error, av.ExitError):
+        return f"more than {PATIENCE:g} seconds to read it"
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].lower()
