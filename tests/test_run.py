@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import filelock
 import nbformat
 import pytest
 from conftest import ROOT, list_files
@@ -100,7 +101,8 @@ def test_parameters_arrive_and_every_run_gives_the_same_bytes(project):
     assert "42 hand" in collect_output(project / "build" / "out.ipynb")
     assert repr(str(project)) in collect_output(project / "build" / "out.ipynb")  # it runs at the root
     assert notebook.read_bytes() == before
-    assert list_files(project) == ["build/out.ipynb", "dvc.yaml", "logs/out.log", "params.yaml", "tiny.ipynb"]
+    assert list_files(project) == [
+        "build/out.ipynb", "dvc.yaml", "logs/out.lock", "logs/out.log", "params.yaml", "tiny.ipynb"]
 
 
 def test_progress_goes_to_the_log_and_not_into_the_notebook(project, capsys):
@@ -207,3 +209,17 @@ def test_a_section_can_be_one_parameter(tmp_path):
     file.write_text("section: {one: {epochs: 1}, two: {epochs: 2}}\nother: {seed: 0}")
     expected = {"seed": 0, "section": {"one": {"epochs": 1}, "two": {"epochs": 2}}}
     assert read_params(file, ["other"], ["section"]) == expected
+
+
+def test_a_notebook_that_is_being_run_is_waited_for(project):
+    notebook = write_notebook(project, "print(number + 1)")
+    (project / "logs").mkdir()
+    lock = filelock.FileLock(project / "logs" / "out.lock")
+    lock.acquire()
+    process = subprocess.Popen([sys.executable, "-m", "health_actions.run", str(notebook), "out.ipynb"], cwd=project,
+                               env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, stderr=subprocess.PIPE, text=True)
+    assert "tiny.ipynb is being run by another process" in process.stderr.readline()
+    assert not (project / "out.ipynb").exists()
+    lock.release()
+    process.communicate()
+    assert process.returncode == 0 and "2" in collect_output(project / "out.ipynb")

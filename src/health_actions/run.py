@@ -1,4 +1,5 @@
 """Run a notebook as a pipeline stage: `python -m health_actions.run NOTEBOOK OUTPUT --params a,b --set name=value`."""
+# ruff: noqa: E402
 
 import ast
 import hashlib
@@ -12,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+# Whoever checks web addresses builds a grammar for them, a second at each start; notebooks hold none to be checked.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+import filelock
 import nbformat
 import papermill
 import typer
@@ -85,6 +90,13 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> None:
         raise StageError(f"{notebook.name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     log = root / "logs" / f"{output.stem}.log"
     log.parent.mkdir(exist_ok=True)
+    # A pipeline that was killed may have left its stage behind, still at work on the same files.
+    with waited(filelock.FileLock(log.with_suffix(".lock")), notebook.name):
+        execute(root, notebook, output, parameters, log)
+
+
+def execute(root: Path, notebook: Path, output: Path, parameters: dict, log: Path) -> None:
+    """`run_notebook` once nobody else runs it."""
     log.write_text("", encoding="utf-8")
     partial, written = log.with_suffix(".ipynb"), log.with_suffix(".written")
     written.unlink(missing_ok=True)
@@ -169,6 +181,20 @@ def take_warnings(notebook: nbformat.NotebookNode) -> list[str]:
         if outputs:
             cell["outputs"] = [output for output in outputs if output.get("name") != "stderr"]
     return taken
+
+
+@contextmanager
+def waited(lock: filelock.FileLock, name: str):
+    """Hold a lock; says so where it has to wait for it."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{name} is being run by another process; waiting for its end", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

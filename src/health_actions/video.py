@@ -170,7 +170,8 @@ def _to_height(frame: av.VideoFrame, height: int) -> np.ndarray:
 
 def _to_rgb(frame: av.VideoFrame, size: int | tuple[int, int] | None) -> np.ndarray:
     width, height = size if isinstance(size, tuple) else (size, size)
-    image = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
+    # Threads begun for each small picture take longer than what they do: a quarter of the time with one.
+    image = frame.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
 
