@@ -14,8 +14,10 @@ import typer
 from health_actions.evaluation import give_interval, predict_folds
 from health_actions.paths import find_root
 from health_actions.recipe import Recipe
+from health_actions.recognition import Recogniser
 from health_actions.studies import NotTrained, choose_folder, load_recogniser, read_params
 from health_actions.training import Run, train_runs
+from health_actions.uploads import sample_apart
 from health_actions.video import SUFFIXES, UnreadableVideo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -85,21 +87,24 @@ def predict(
     try:
         videos = list_videos(paths)
         recogniser = load_recogniser(find_root(), study.value, model, reject=reject)
+        recogniser.read = sample_apart  # a file that crashes its decoder, or hangs, does not end the others
     except (ValueError, OSError) as error:
         raise stop(str(error)) from None
-    rows = []
-    for path in videos:
-        try:
-            answer = recogniser.recognise(path)
-        except UnreadableVideo as error:
-            rows.append({"file": str(path), "action": None, "probability": None, "error": str(error)})
-            continue
-        shares = {name: round(float(share), 4)
-                  for name, share in zip(recogniser.classes, answer.probabilities, strict=True)}
-        rows.append({"file": str(path), "action": answer.action, "probability": max(shares.values()), "error": None,
-                     "probabilities": shares})
+    rows = [predict_video(recogniser, path) for path in videos]
     write_predictions(rows, recogniser.classes, Form.json if as_json else Form.csv if as_csv else form)
     raise typer.Exit(int(any(row["error"] for row in rows)))
+
+
+def predict_video(recogniser: Recogniser, path: Path) -> dict:
+    """What a model says of a file: file, action, probability and probabilities, a share a class; or file and error."""
+    try:
+        answer = recogniser.recognise(path)
+    except UnreadableVideo as error:
+        return {"file": str(path), "action": None, "probability": None, "error": str(error)}
+    shares = {name: round(float(share), 4)
+              for name, share in zip(recogniser.classes, answer.probabilities, strict=True)}
+    return {"file": str(path), "action": answer.action, "probability": max(shares.values()), "error": None,
+            "probabilities": shares}
 
 
 def write_predictions(rows: list[dict], classes: list[str], form: Form) -> None:

@@ -44,8 +44,8 @@ def place_inside(folder: Path, name: str) -> Path:
     """
     path = Path(str(name))
     if path.is_absolute() or ".." in path.parts or "\0" in str(name):
-        raise ValueError(f"{str(name)!r} leads out of {folder}: the file that names it was not made by this project; "
-                         "make it again (make repro)")
+        raise ValueError(f"{str(name)!r} leads out of {folder or 'the project'}: what names it was not made by this "
+                         "project; make it again (make repro)")
     return Path(folder) / path
 
 

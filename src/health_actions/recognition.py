@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,7 +17,7 @@ from health_actions.evaluation import read_cards
 from health_actions.extraction import sample_indices
 from health_actions.frames import open_clip, read_index
 from health_actions.models.folder import load_model
-from health_actions.paths import replacing
+from health_actions.paths import place_inside, replacing
 from health_actions.precision import autocast
 from health_actions.transforms import CentreCrop, build_input_transform, place_frames
 from health_actions.video import UnreadableVideo, sample_frames
@@ -72,9 +73,13 @@ class Familiarity:
 
     @classmethod
     def load(cls, file: Path) -> "Familiarity":
-        """Read what `save` wrote."""
-        stored = load_file(file)
-        return cls(stored["means"], stored["precision"], float(stored["largest"]))
+        """Read what `save` wrote. Raises ValueError, one line, for anything else; nothing in it is run."""
+        try:
+            stored = load_file(file)
+            return cls(stored["means"], stored["precision"], float(stored["largest"]))
+        except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"{file} tells no familiarity: {str(error).splitlines()[0]}; make it again (make repro)"
+                             ) from None
 
 
 class Answer(NamedTuple):
@@ -112,11 +117,14 @@ class Recogniser:
     def __init__(self, folder: Path, *, frames: Path | None = None, sampling: Sampling | None = None,
                  familiarity: Familiarity | None = None):
         self.model, self.card = load_model(folder)
-        self.sampling, self.familiarity = sampling or read_sampling(self.card, frames), familiarity
-        self.classes: list[str] = self.card["classes"]
-        self.window, self.size = self.card["clip"]["window"], self.card["clip"]["size"]
-        preprocessing = self.card["preprocessing"]
-        self.transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"])
+        try:
+            self.sampling, self.familiarity = sampling or read_sampling(self.card, frames), familiarity
+            self.classes: list[str] = self.card["classes"]
+            self.window, self.size = self.card["clip"]["window"], self.card["clip"]["size"]
+            self.transform = build_input_transform(**{name: self.card["preprocessing"][name]
+                                                      for name in ("mean", "std", "colour")})
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"the card of {folder} is not complete ({error}): train the model again") from None
         self.fit: nn.Module = nn.Identity() if self.sampling.height is None else CentreCrop(self.size)
         self.taken = threading.local()
         self.read = sample_frames  # how a video becomes frames; the app, which takes anybody's files, reads them apart
@@ -214,13 +222,14 @@ def find_model(folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: when none was trained; says what trains one.
+        ValueError: when the card of the best leads to another folder.
     """
     try:
         cards = read_cards(folder)
     except FileNotFoundError:
         raise FileNotFoundError(f"no trained model in {folder}: make repro trains it") from None
     best = max(cards, key=lambda card: card["scores"]["validation_clip_top1"])
-    return Path(folder) / f"fold_{best['training']['fold']}"
+    return place_inside(folder, f"fold_{best['training']['fold']}")
 
 
 def read_sampling(card: dict, frames: Path) -> Sampling:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from health_actions.paths import write_text
+from health_actions.paths import place_inside, write_text
 
 SOURCE = ("the model zoo of the public repository okankop/Efficient-3DCNNs (Kopuklu et al., 2019), "
           "a folder of files that its README links")
@@ -33,8 +33,13 @@ def read_start(folder: Path) -> str | None:
 
     Raises:
         FileNotFoundError: when the pretraining has not run.
+        ValueError: when the file is none of `write_start`, or leads out of the project.
     """
     file = Path(folder) / "start.json"
     if not file.is_file():
         raise FileNotFoundError(f"no {file}: run the pretraining first (make repro)")
-    return json.loads(file.read_text(encoding="utf-8"))["weights"]
+    try:
+        weights = json.loads(file.read_text(encoding="utf-8"))["weights"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} does not tell weights ({error}): run the pretraining again (make repro)") from None
+    return None if weights is None else place_inside("", weights).as_posix()

@@ -48,8 +48,14 @@ def load_model(folder: Path) -> tuple[nn.Module, dict]:
             raise FileNotFoundError(f"no {name} in {folder}: train the model first (make repro)")
     try:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        missing = [key for key in CARD_KEYS if key not in card]
+        if missing:
+            raise ValueError(f"its card lacks {', '.join(missing)}")
+        if card["architecture"].get("pretrained") is not None:  # a card opens no other file
+            raise ValueError("its card asks for weights from elsewhere")
         model = build_model(**card["architecture"])
         model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} is no usable model folder: {str(error).splitlines()[0]}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError, SafetensorError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{folder} is no usable model folder: {reason}") from None
     return model.eval(), card
