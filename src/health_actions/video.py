@@ -192,6 +192,8 @@ class _Video:
             # FFmpeg itself refuses pictures that are larger, before it takes memory for them.
             self.container = av.open(str(self.path), metadata_errors="replace", container_options=ONLY_VIDEOS,
                                      options=LIMITS, timeout=PATIENCE)
+        except av.ExitError:
+            raise UnreadableVideo(f"takes too long to read: more than {PATIENCE:g} seconds") from None
         except FAILURES as error:
             raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
         try:
@@ -254,5 +256,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "decoding it takes too much memory"
     if isinstance(error, av.ExitError):
-        return f"more than {PATIENCE:g} seconds to read it"
+        return f"it took more than {PATIENCE:g} seconds to read"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].lower()
