@@ -194,12 +194,15 @@ def test_a_clip_that_cannot_be_read_any_more_is_left_out(folder, tmp_path, monke
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk quota is"),
                                                (errno.EFBIG, "the file is larger than")])
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(folder, tmp_path, monkeypatch, number, words):
-    def fill(file, **arrays):
-        Path(file).write_bytes(b"half")
-        raise OSError(number, os.strerror(number))
+    def fill(archive, name, mode="r", **options):
+        if mode == "w":
+            archive.fp.write(b"half")
+            raise OSError(number, os.strerror(number))
+        return archive_open(archive, name, mode, **options)
 
+    archive_open = zipfile.ZipFile.open
     with monkeypatch.context() as patch, pytest.raises(DiskFull) as caught:
-        patch.setattr(np, "savez_compressed", fill)
+        patch.setattr(zipfile.ZipFile, "open", fill)
         extract(folder, tmp_path / "frames")
     assert "\n" not in str(caught.value)
     for part in (f"could not write {tmp_path / 'frames' / CLIP}.npz: {words}", "MB are free there", "the same command"):
