@@ -152,8 +152,8 @@ def read_finished(resume: Path, run: Run) -> Result | None:
 
 
 def hash_models(output: Path) -> str:
-    """A hash of everything in a folder of trained models."""
-    files = sorted(path for path in Path(output).rglob("*") if path.is_file())
+    """A hash of a run's models and learning curves; what others put beside them is none of it."""
+    files = sorted(path for path in [*Path(output).glob("fold_*/*"), Path(output) / "history.csv"] if path.is_file())
     return hash_text(*(f"{file.relative_to(output)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files))
 
 
