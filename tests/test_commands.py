@@ -13,6 +13,7 @@ from conftest import CLASSES, ROOT
 from test_recognition import make_card
 from typer.testing import CliRunner
 
+from health_actions import uploads
 from health_actions.commands import app
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
@@ -118,3 +119,19 @@ def test_what_is_not_given_is_as_in_params(call, project):
 def test_help_tells_every_option(call, command):
     code, output, _ = call(command, "--help")
     assert code == 0 and "--study" in output
+
+
+def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypatch):
+    """A decoder that dies, as one does with a segmentation fault: in its own process."""
+    monkeypatch.setattr(uploads.sys, "executable", shutil.which("false"))
+    code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--json")
+    assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder broke down"}
+
+
+def test_params_that_are_no_yaml_are_told_in_one_line(call, project, monkeypatch, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    (tmp_path / "copy" / "params.yaml").write_text("profile: !!python/object/apply:os.system ['touch ran']\n")
+    done = CliRunner().invoke(app, ["train", "--arch", "cnn_lstm_custom", "--save-dir", "x"])
+    assert done.exit_code == 2 and done.stderr.startswith("error: params.yaml is not readable: line 1, column 10: ")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "copy" / "ran").exists()

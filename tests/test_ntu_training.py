@@ -192,13 +192,14 @@ def test_an_interrupted_training_with_one_cycle_ends_with_the_same_weights(train
 
 @pytest.mark.parametrize(("weights", "first", "count"), [(1_000, 0, 3), (80_000_000, 39, 2)])
 def test_checkpoints_that_take_long_are_written_now_and_then(tmp_path, monkeypatch, weights, first, count):
+    alone = SimpleNamespace(broadcast=lambda value: value)
     clock, written = iter(range(0, 10_000, 3)), []  # a glance at the clock takes 3 seconds, so writing takes as long
     monkeypatch.setattr(classifier.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(classifier.ModelCheckpoint, "on_train_epoch_end",
                         lambda self, trainer, module: written.append(trainer.current_epoch))
     latest = classifier.LatestEpoch(tmp_path, weights)
     for epoch in range(60):
-        latest.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, max_epochs=60), None)
+        latest.on_train_epoch_end(SimpleNamespace(current_epoch=epoch, max_epochs=60, strategy=alone), None)
     assert written[0] == first and all(20 <= later - earlier <= 23 for earlier, later in itertools.pairwise(written))
     assert len(written) == count
 

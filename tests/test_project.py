@@ -170,7 +170,7 @@ def test_the_values_of_an_architecture_make_a_recipe(profile):
     study = PARAMS[profile]["handwash"]
     for name, options in study["architectures"].items():
         values = study["train"] | options
-        for key in ("folds_trained", "accelerator", "devices"):
+        for key in ("folds_trained", "accelerator", "devices", "num_nodes", "compile"):
             values.pop(key)
         assert Recipe(architecture=name, **values).size == options["size"]
 
@@ -180,7 +180,7 @@ def test_every_network_has_its_parameters_and_they_make_a_recipe(profile):
     study = PARAMS[profile]["ntu"]
     for name in NETWORKS:
         values = study["train"] | study["architectures"][name] | study["training"][name]
-        for key in ("accelerator", "devices", "starts"):
+        for key in ("accelerator", "devices", "num_nodes", "compile", "starts"):
             values.pop(key)
         assert Recipe(architecture=name, **values).stride == study["train"]["stride"]
         assert set(study["pretraining"][name]) == {"epochs", "released"}

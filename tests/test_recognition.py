@@ -1,5 +1,10 @@
 """Videos that are handed in: answers as in the studies' tests, timelines, events, and clips of something else."""
 
+import json
+import pickle
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 from health_actions.evaluation import predict_clips
 from health_actions.extraction import extract_archives
 from health_actions.frames import read_index
-from health_actions.models import build_model
+from health_actions.models import build_model, load_published
 from health_actions.models.folder import load_model, save_model
 from health_actions.recognition import (
     NONE,
@@ -24,6 +29,7 @@ from health_actions.recognition import (
     tabulate,
 )
 from health_actions.reject import choose_largest, halve, learn_familiarity, spread_clips, take_features, tell_rates
+from health_actions.starts import read_start
 from health_actions.video import UnreadableVideo
 
 
@@ -185,3 +191,76 @@ def test_people_choose_the_threshold_or_test_it_and_never_both():
     assert (parts[parts["kind"] == "one"].groupby("class")["part"].nunique() == 1).all()
     assert (parts.groupby("kind")["part"].nunique() == 2).all()
     assert spread_clips(clips, 4)["class"].tolist() == ["a", "b", "a", "b"]
+
+
+# ---- models that somebody else made
+
+
+class Code:
+    """What runs when it is unpickled."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def refuse(call, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_code_in_weights_is_not_run(models, tmp_path, form):
+    shutil.copytree(models / "b" / "fold_1", tmp_path / "fold_1")
+    content = {"state_dict": {"a": Code(tmp_path / "ran")}}
+    for file in (tmp_path / "fold_1" / "weights.safetensors", tmp_path / "start.pth", tmp_path / "x.safetensors"):
+        file.write_bytes(pickle.dumps(content)) if form == "pickle" else torch.save(content, file)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(content))
+    assert (tmp_path / "ran").exists(), "it would run"
+    (tmp_path / "ran").unlink()
+    card = make_card("squeezenet", stride=2)["architecture"]
+    refuse(lambda: load_model(tmp_path / "fold_1"), "fold_1 is no usable model folder: ")
+    refuse(lambda: load_published(build_model(**card), tmp_path / "fold_1"), "fold_1 is no usable model folder: ")
+    refuse(lambda: load_published(build_model(**card), tmp_path / "start.pth"), "not a checkpoint that can be read saf")
+    refuse(lambda: build_model(**card, pretrained=tmp_path / "start.pth"), "not a checkpoint that can be read safely")
+    refuse(lambda: Familiarity.load(tmp_path / "x.safetensors"), "x.safetensors tells no familiarity: ")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"architecture": {"pretrained": "/etc/passwd"}}, "its card asks for weights from elsewhere"),
+    ({"architecture": {"name": "../../squeezenet"}}, "unknown model '../../squeezenet'"),
+    ({"architecture": {"num_classes": 10**13}}, "no usable model folder"),
+    ({"clip": None}, "not complete"),
+    ({"classes": None, "preprocessing": {}}, "not complete")])
+def test_a_card_opens_no_other_file_and_what_it_lacks_is_told(models, tmp_path, change, words):
+    shutil.copytree(models / "b" / "fold_1", tmp_path / "fold_1")
+    card = json.loads((tmp_path / "fold_1" / "card.json").read_text())
+    for key, value in change.items():
+        card[key] = card[key] | value if value else value
+    (tmp_path / "fold_1" / "card.json").write_text(json.dumps(card))
+    refuse(lambda: Recogniser(tmp_path / "fold_1", sampling=Sampling(2, height=48)), words)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "7", "[" * 100_000, "\xff", '{"architecture": 7}'])
+def test_a_card_that_is_none_is_told_in_one_line(models, tmp_path, text):
+    shutil.copytree(models / "b" / "fold_1", tmp_path / "fold_1")
+    (tmp_path / "fold_1" / "card.json").write_text(text, encoding="latin-1")
+    refuse(lambda: load_model(tmp_path / "fold_1"), "fold_1 is no usable model folder: .")
+
+
+def test_a_fold_or_start_elsewhere_is_not_followed(models, tmp_path):
+    shutil.copytree(models / "b" / "fold_1", tmp_path / "fold_1")
+    card = json.loads((tmp_path / "fold_1" / "card.json").read_text())
+    card["training"]["fold"] = "/../../elsewhere"
+    (tmp_path / "fold_1" / "card.json").write_text(json.dumps(card))
+    refuse(lambda: find_model(tmp_path), "'fold_/../../elsewhere' leads out of ")
+    for weights in ("../../secret", "/etc/passwd"):
+        (tmp_path / "start.json").write_text(json.dumps({"weights": weights}))
+        refuse(lambda: read_start(tmp_path), "leads out of the project")
+    (tmp_path / "start.json").write_text("[]")
+    refuse(lambda: read_start(tmp_path), "start.json does not tell weights")

@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT, list_files
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from health_actions import studies
+from health_actions.provenance import read_stages
 from health_actions.run import ENVIRONMENT, StageError, hash_sources, list_parameters, read_params, run_notebook
 
 PARAMS = """
@@ -74,6 +76,40 @@ def test_yaml_that_is_none_is_told_in_one_line(project, text):
     with pytest.raises(StageError, match="params.yaml is not readable: .*line") as caught:
         read_params(project / "params.yaml", ["a"])
     assert "\n" not in str(caught.value)
+
+
+HOSTILE = {"!!python/object/apply:os.system ['touch ran']": "line 2, column 4: could not determine a constructor for",
+           "!!python/name:os.system": "line 2, column 4: could not determine", "2026-13-45": "month must be in 1..12",
+           "[" * 20_000: "recursion", "!!int x": "invalid literal", "*nobody": "line 2, column 4: found undefined"}
+
+
+@pytest.mark.parametrize(("value", "words"), HOSTILE.items(), ids=range(len(HOSTILE)))
+def test_yaml_that_asks_for_more_than_values_runs_nothing_and_is_told_by_every_reader(project, value, words):
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        (project / name).write_text(f"# a comment\na: {value}\n")
+    for name, read in (("params.yaml", lambda: read_params(project / "params.yaml", ["a"])),
+                       ("params.yaml", lambda: studies.read_params(project)),
+                       ("dvc.yaml", lambda: hash_sources(project, "one")),
+                       ("dvc.lock", lambda: read_stages(project))):
+        with pytest.raises(ValueError, match=f"^{name} is not readable: .*{words}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    for module, arguments in (("run", ["tiny.ipynb", "out.ipynb"]), ("report", [])):
+        done = run_module(module, *arguments)
+        assert done.returncode == 1 and done.stderr.startswith("error: params.yaml is not readable: "), done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (project / "ran").exists()
+
+
+def test_a_parameter_that_asks_for_more_than_a_value_is_refused(project):
+    write_notebook(project)
+    done = run_module("run", "tiny.ipynb", "out.ipynb", "--set", "number=!!python/object/apply:os.system ['touch ran']")
+    assert done.returncode == 1 and done.stderr.startswith("error: --set number=!!python") and not done.stdout
+    assert done.stderr.count("\n") == 1 and not (project / "ran").exists()
+
+
+def run_module(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", f"health_actions.{name}", *arguments], capture_output=True, text=True)
 
 
 def test_missing_or_empty_params_are_told(project):

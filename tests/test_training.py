@@ -23,6 +23,7 @@ from health_actions.models import build_model
 from health_actions.models.folder import load_model
 from health_actions.precision import autocast, choose_precision
 from health_actions.recipe import Recipe, describe_architecture, read_recipe
+from health_actions.starts import write_start
 from health_actions.training import Result, Run, prepare_features, train_runs
 
 FROZEN = {"architecture": "cnn_lstm_efficientnet_lite0", "options": {"freeze": True, "lstm_width": 16},
@@ -86,6 +87,7 @@ def test_model_folders_are_whole_and_nothing_else_is_left(trained):
 
 def test_a_finished_run_is_not_trained_again_while_its_models_stand(train, first_fold, tmp_path, monkeypatch):
     first = train(tmp_path, first_fold, epochs=1)
+    write_start(tmp_path / "models", "models/fold_1")  # as the pretraining does; it is no part of the models
     monkeypatch.setattr(training, "train_fold", lambda *_, **__: pytest.fail("it is trained again"))
     again = train(tmp_path, first_fold, epochs=1)
     pd.testing.assert_frame_equal(again.history, first.history)

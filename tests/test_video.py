@@ -1,6 +1,8 @@
+import itertools
 import shutil
 import subprocess
 import sys
+import types
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from health_actions import video
 from health_actions.synthetic.encode import write_video as write_synthetic
-from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames, sample_frames
+from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames, sample_frames, stream_frames
 
 
 def use(path):
@@ -205,3 +207,68 @@ def test_a_video_that_is_none_is_not_sampled(tmp_path):
     (tmp_path / "text.mp4").write_text("not a video at all\n" * 20)
     with pytest.raises(UnreadableVideo, match="not a video"):
         list(sample_frames(tmp_path / "text.mp4", every=0.1, longest=60, size=32))
+
+
+# Every way in which the project reads a video.
+READERS = {"probe": probe, "read": lambda path: read_frames(path, range(8), [16]),
+           "stream": lambda path: list(stream_frames(path, 32)),
+           "sample": lambda path: list(sample_frames(path, every=0.1, longest=60, height=32))}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_decoded(square_video, monkeypatch, read):
+    monkeypatch.setattr(video, "LARGEST", 6000)
+    with pytest.raises(UnreadableVideo, match="too large: 96 x 64 pixels"):
+        read(square_video)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_line_of_pixels_is_refused_since_it_would_be_huge_once_it_is_scaled(tmp_path, read):
+    path = write_video(tmp_path / "line.mp4", draw_square(width=640, height=16, square=8))
+    with pytest.raises(UnreadableVideo, match="too slim: 640 x 16 pixels, one side is more than 16 times the other"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_file_that_keeps_ffmpeg_busy_is_given_up(square_video, monkeypatch, read):
+    seconds = itertools.count(0, 61)
+    monkeypatch.setattr(video, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    with pytest.raises(UnreadableVideo, match="takes too long to decode: more than 60 seconds without a frame"):
+        read(square_video)
+
+
+def test_a_file_that_is_slow_to_open_is_given_up(square_video, monkeypatch):
+    monkeypatch.setattr(video, "PATIENCE", 1e-9)
+    with pytest.raises(UnreadableVideo, match="takes too long to read"):
+        probe(square_video)
+
+
+def test_time_that_others_take_between_two_frames_does_not_count(square_video, monkeypatch):
+    seconds = [0.0]
+    monkeypatch.setattr(video, "time", types.SimpleNamespace(monotonic=lambda: seconds[0]))
+    for _ in stream_frames(square_video, 32):
+        seconds[0] += 1000
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("x\ny"), MemoryError(), OverflowError("x"), ZeroDivisionError(), IndexError(), RuntimeError("x"),
+    UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), av.ExitError(1, "x")])
+@pytest.mark.parametrize("read", list(READERS)[1:])
+def test_whatever_damaged_bytes_raise_is_told_in_one_line(square_video, monkeypatch, read, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(video, "_to_rgb", fail)
+    with pytest.raises(UnreadableVideo, match="^damaged: [^\n]+ after frame 1$"):
+        READERS[read](square_video)
+
+
+def test_a_stream_whose_pictures_change_their_shape_makes_no_clip(tmp_path):
+    parts = []
+    for number, (width, height) in enumerate([(96, 64), (64, 96)]):
+        path = tmp_path / f"{number}.h264"
+        parts.append(write_video(path, draw_square(frames=10, width=width, height=height)).read_bytes())
+    (tmp_path / "both.mp4").write_bytes(b"".join(parts))
+    assert read_frames(tmp_path / "both.mp4", range(20), [16])[16].shape == (20, 16, 16, 3)
+    with pytest.raises(UnreadableVideo, match="its pictures change their shape after frame 10"):
+        list(stream_frames(tmp_path / "both.mp4", 32))

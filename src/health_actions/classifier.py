@@ -10,10 +10,12 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn import functional
 
 from health_actions.datasets import seed_of
+from health_actions.distributed import get_share
 from health_actions.progress import tell
 from health_actions.recipe import Recipe
 
@@ -41,13 +43,17 @@ class Classifier(lightning.LightningModule):
         self.network, self.recipe, self.from_features = network, recipe, from_features
         self.make_training_loader, self.make_choosing_loader = make_training_loader, make_choosing_loader
         self.seed, self.title = seed, title
+        self.number, self.processes = get_share()
+        self.compiled = None  # the network's forward, see `fit`
         self.history: list[dict] = []
         self.best: dict = {"score": float("-inf")}
         self.strict_loading = False  # a frozen backbone is not in the checkpoints
 
     def forward(self, items: torch.Tensor) -> torch.Tensor:
         """Items of a loader -> logits (batch, classes)."""
-        return self.network.classify(items) if self.from_features else self.network(items)
+        if self.from_features:
+            return self.network.classify(items)
+        return self.compiled(items) if self.compiled else self.network(items)
 
     def configure_optimizers(self):
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -74,10 +80,12 @@ class Classifier(lightning.LightningModule):
 
     def on_train_epoch_start(self):
         # Dropout of an epoch depends on the epoch alone, so that a resumed run goes on as an unbroken one.
-        torch.manual_seed(seed_of(self.seed, self.current_epoch).initial_seed())
+        # Processes that train together each have their own: each sees other clips.
+        own = [self.number] if self.number else []
+        torch.manual_seed(seed_of(self.seed, self.current_epoch, *own).initial_seed())
         self.sums = {part: [0.0, 0, 0] for part in ("training", "validation")}
 
-    def training_step(self, batch, _):
+    def training_step(self, batch, number):
         items, labels = batch
         if hasattr(self.network, "classify_streams"):
             streams = self.network.classify_streams(items).float()
@@ -89,21 +97,36 @@ class Classifier(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{self.title}: the loss is {loss.item()} in epoch {self.current_epoch + 1}; "
                                      f"lower learning_rate (now {self.recipe.learning_rate}) in params.yaml")
-        self._count("training", logits, labels, loss)
-        return loss
+        if self.processes == 1:
+            self._count("training", logits, labels, loss)
+            return loss
+        own, whole = self._take_share(self.trainer.train_dataloader, number)
+        self._count("training", logits, labels, loss, own)
+        return loss * (own * self.processes / whole)  # so that the mean of all processes' gradients is the batch's
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch, number):
         items, labels = batch
         logits = self(items).float()
-        self._count("validation", logits, labels, functional.cross_entropy(logits, labels))
+        own = None if self.processes == 1 else self._take_share(self.trainer.val_dataloaders, number)[0]
+        self._count("validation", logits, labels, functional.cross_entropy(logits, labels), own)
 
-    def _count(self, part: str, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
-        sums = self.sums[part]
-        sums[0] += loss.item() * len(labels)
-        sums[1] += int((logits.argmax(1) == labels).sum())
-        sums[2] += len(labels)
+    def _take_share(self, loader, number: int) -> tuple[int, int]:
+        """Of a batch: how many items are this process's, and how many there are. See `build_loader`."""
+        whole = min(self.recipe.batch_size, len(loader.dataset) - number * self.recipe.batch_size)
+        return len(range(self.number, whole, self.processes)), whole
+
+    def _count(self, part: str, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor,
+               own: int | None = None) -> None:
+        sums, own = self.sums[part], len(labels) if own is None else own
+        sums[0] += loss.item() * own
+        sums[1] += int((logits.argmax(1) == labels)[:own].sum())
+        sums[2] += own
 
     def on_validation_epoch_end(self):
+        if self.processes > 1:
+            sums = torch.tensor(list(self.sums.values()), dtype=torch.float64, device=self.device)
+            whole = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+            self.sums = dict(zip(self.sums, whole, strict=True))
         row = {"epoch": self.current_epoch + 1}
         for part, (loss, correct, count) in self.sums.items():
             row |= {f"{part}_loss": loss / count, f"{part}_clip_top1": correct / count}
@@ -112,6 +135,8 @@ class Classifier(lightning.LightningModule):
         if score > self.best["score"]:
             self.best = {"score": score, "epoch": row["epoch"], "clip_top1": row["validation_clip_top1"],
                          "state": copy.deepcopy(self._take_state())}
+        if self.number:
+            return
         tell(f"{self.title}, epoch {row['epoch']} of {self.trainer.max_epochs}: loss {row['training_loss']:.3f}, "
              f"clip top-1 {row['training_clip_top1']:.3f} in training, {row['validation_clip_top1']:.3f} in validation")
 
@@ -148,7 +173,7 @@ class LatestEpoch(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer, module):
         started = time.monotonic()
-        if started >= self.next:
+        if trainer.strategy.broadcast(started >= self.next):  # all processes or none: they wait for each other in it
             super().on_train_epoch_end(trainer, module)
             taken = time.monotonic() - started
             self.next = time.monotonic() + (20 * taken if taken > self.QUICK else 0)
@@ -165,17 +190,53 @@ class EndWithParent(lightning.Callback):
             os._exit(1)
 
 
-def fit(classifier: Classifier, *, folder: Path, epochs: int, accelerator: str, devices: int, precision: str,
-        is_worker: bool = False) -> None:
-    """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights."""
+def fit(classifier: Classifier, *, folder: Path, epochs: int, device: str, accelerator: str, precision: str,
+        is_worker: bool = False, compiled: bool = False) -> None:
+    """Train to the end, from the last finished epoch in `folder` if there is one, and load the best epoch's weights.
+
+    Processes that `health_actions.distributed` started do so together, by Lightning's DDP.
+
+    Args:
+        device: "cpu" or "cuda".
+        compiled: let torch.compile make the network's forward quicker; not of what follows cached features.
+    """
     latest = LatestEpoch(folder, sum(weights.numel() for weights in classifier.parameters() if weights.requires_grad))
-    last = folder / "last.ckpt"
+    last, where = folder / "last.ckpt", {"devices": 1}
+    if classifier.processes > 1:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        where = {"strategy": "ddp", "devices": devices, "num_nodes": classifier.processes // devices}
+        if device == "cuda" and not classifier.from_features:
+            # Not Lightning's, which takes timm's activations away with timm's normalisations.
+            classifier.network = convert_sync_batchnorm(classifier.network)
+    if compiled and not classifier.from_features:
+        classifier.compiled = compile_forward(classifier.network, classifier.title)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(num_workers|eval mode|not empty|LeafSpec)")
         trainer = lightning.Trainer(
-            max_epochs=epochs, accelerator=accelerator, devices=devices, precision=precision,
+            max_epochs=epochs, accelerator=accelerator, precision=precision, **where,
             callbacks=[latest, EndWithParent()] if is_worker else [latest], logger=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, deterministic="warn",
-            reload_dataloaders_every_n_epochs=1, default_root_dir=folder)
+            reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, default_root_dir=folder)
         trainer.fit(classifier, ckpt_path=last if last.exists() else None, weights_only=True)
     classifier.network.cpu().load_state_dict(classifier.best["state"], strict=False)
+
+
+def compile_forward(network: nn.Module, title: str):
+    """The network's forward as torch.compile makes it, or as it was where that fails, which is told in a line.
+
+    The network itself stays as it is, the names of its weights included.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # takes a while, and few need it
+
+    forward = torch.compile(network.forward)
+
+    def call(items: torch.Tensor) -> torch.Tensor:
+        nonlocal forward
+        try:
+            return forward(items)
+        except TorchDynamoException as error:
+            said = " ".join(str(error).partition("\n\n")[0].split())
+            tell(f"{title}: trained without torch.compile, which failed: {said}")
+            forward = network.forward
+            return forward(items)
+    return call

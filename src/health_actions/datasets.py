@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from health_actions.frames import load_frames, open_clip
 from health_actions.paths import replacing
@@ -249,11 +250,25 @@ def hash_code() -> str:
 
 
 def build_loader(dataset: Dataset, *, batch_size: int, shuffle: torch.Generator | None = None, workers: int = 0,
-                 device: str = "cpu") -> DataLoader:
-    """A loader in the given order, or in one drawn from a generator: the same however often the loader is begun."""
+                 device: str = "cpu", share: tuple[int, int] = (0, 1)) -> DataLoader:
+    """A loader in the given order, or in one drawn from a generator: the same however often the loader is begun.
+
+    With `share`, (number, processes), the loader of one of several processes: of each batch every `processes`-th item
+    from the `number`-th on. All take as many steps: where a last batch has none for a process, its first one stands in.
+    """
     order = None if shuffle is None else torch.randperm(len(dataset), generator=shuffle).tolist()
-    return DataLoader(dataset, batch_size=batch_size, sampler=order, generator=shuffle,
-                      num_workers=workers, pin_memory=device != "cpu")
+    common = {"generator": shuffle, "num_workers": workers, "pin_memory": device != "cpu"}
+    number, processes = share
+    if processes == 1:
+        return DataLoader(dataset, batch_size=batch_size, sampler=order, **common)
+    batches = BatchSampler(order or range(len(dataset)), batch_size, drop_last=False)
+    return DataLoader(dataset, batch_sampler=[batch[number::processes] or batch[:1] for batch in batches], **common)
+
+
+def choose_workers(device: str) -> int:
+    """Processes that decode and augment clips while a GPU computes; none on a CPU, where they would only share it."""
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return 0 if device == "cpu" else max(1, min(8, joblib.cpu_count() // on_machine))
 
 
 def _is_whole(file: Path) -> bool:

@@ -135,8 +135,13 @@ def _extract_all(folder: Path, output: Path, clips: pd.DataFrame, write, suffix:
     caller = None if engine[1] else os.getpid()  # whose cluster it is, its workers are left alone
     jobs = [(number, folder / row["path"], output / f"{row['clip']}{suffix}", row, write, settings, facts, caller)
             for number, row in enumerate(clips.to_dict("records"))]
-    with start_engine(*engine):
-        done = dict(track(_run_jobs(jobs), total=len(jobs), title="clips decoded"))
+    try:
+        with start_engine(*engine):
+            done = dict(track(_run_jobs(jobs), total=len(jobs), title="clips decoded"))
+    except BaseException:
+        for file in output.rglob(f".*.part{suffix}"):  # of processes that were ended in the middle
+            file.unlink(missing_ok=True)
+        raise
     index = pd.DataFrame([done[number] for number in range(len(jobs))])
     index["status"] = np.where(index["reason"] == "", "ok", "left out")
     usable = index[index["status"] == "ok"]

@@ -13,7 +13,7 @@ from health_actions.paths import place_inside
 
 PICTURE = "image_{:05d}.jpg"  # of an archive, numbered from 1 as in the published code
 COUNT = "n_frames"
-LARGEST = 9_000_000  # pixels of a picture; a few bytes can claim many more
+LARGEST = 8_400_000  # pixels of a picture, as of a video's; a few bytes can claim many more
 # What damaged or foreign files of frames raise while they are read.
 DAMAGE = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, MemoryError, RuntimeError, TypeError)
 

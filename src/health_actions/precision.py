@@ -1,4 +1,4 @@
-"""In which number format a model computes: bfloat16 where that is fast, float32 elsewhere."""
+"""In which number format a model computes: bfloat16 where that is fast, float32 elsewhere; float16 on older GPUs."""
 
 import torch
 from torch import nn
@@ -7,6 +7,8 @@ from torch import nn
 def choose_precision(precision: str, device: str = "cpu", network: nn.Module | None = None) -> str:
     """What "auto" means here: bfloat16 where the processor has instructions for it, else float32.
 
+    On a GPU that has none but fast float16 (Volta, Turing) it is that one, with scaled gradients.
+
     On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
     in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
     become nan. `health_actions.models.conv3d.Conv3d` avoids that.
@@ -14,7 +16,9 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
     if precision != "auto":
         return precision
     if device == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed"
+        return "16-mixed" if torch.cuda.get_device_capability() >= (7, 0) else "32-true"
     if network is not None and any(type(layer) is nn.Conv3d for layer in network.modules()):
         return "32-true"
     capabilities = torch.cpu.get_capabilities()

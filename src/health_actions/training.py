@@ -1,6 +1,8 @@
 """Training with Lightning: each fold its best epoch by validation, folds side by side, gone on with where it was."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import secrets
@@ -23,12 +25,14 @@ from health_actions.datasets import (
     FrameDataset,
     build_loader,
     cache_features,
+    choose_workers,
     hash_code,
     hash_text,
     load_features,
     seed_of,
     take_clips,
 )
+from health_actions.distributed import get_share, run_together, wait_for_all
 from health_actions.evaluation import predict_clips
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
@@ -76,8 +80,8 @@ class Result:
 
 
 def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path, resume_folder: Path,
-               classes: list[str], accelerator: str = "auto", devices: int = 1, processes: int = -1
-               ) -> dict[str, Result]:
+               classes: list[str], accelerator: str = "auto", devices: int = 1, num_nodes: int = 1,
+               compile: bool | str = False, processes: int = -1) -> dict[str, Result]:
     """Train recipes, every fold of every one a job of its own, as many at a time as there are cores.
 
     Where the backbone is frozen, its features are computed once for all folds and all recipes that share them, and only
@@ -89,12 +93,22 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
         index: one row a clip, with its content hash, length and stride.
         frames_folder: as written by `extract_frames`.
         classes: all classes in order.
-        accelerator, devices: as Lightning takes them ("auto", "cpu", "gpu").
-        processes: folds trained at a time on a CPU; -1: one for each core. On a GPU they go one after the other.
+        accelerator: as Lightning takes it ("auto", "cpu", "gpu").
+        devices, num_nodes: GPUs, or processes on a CPU, that share each batch, on each of so many machines; above 1 see
+            `health_actions.distributed`, and results differ in the last digits.
+        compile: let torch.compile make networks quicker: True, False, or "auto", on a GPU alone.
+        processes: folds trained at a time on a CPU; -1: one for each core. On a GPU, and where several processes share
+            a fold, they go one after the other.
+
+    Raises:
+        ChildProcessError: one of several processes failed; says what went wrong there.
+        ValueError: for a choice that does not exist.
     """
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile must be true, false or auto, found {compile!r}")
     device = "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
     where = {"frames_folder": Path(frames_folder), "classes": list(classes), "device": device,
-             "accelerator": accelerator, "devices": devices}
+             "accelerator": accelerator, "compiled": compile is True or compile == "auto" and device == "cuda"}
     jobs, resumed, results = [], {}, {}
     for name, run in runs.items():
         seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
@@ -121,10 +135,12 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
                          "folder": resume / f"fold_{fold}", "output": run.output and Path(run.output) / f"fold_{fold}",
                          "title": f"{name}, fold {fold} of {run.splits['fold'].max()}"})
     jobs.sort(key=lambda job: -job["recipe"].epochs)  # most epochs first: no core waits for a long one at the end
-    processes = 1 if device == "cuda" else max(1, min(joblib.effective_n_jobs(processes), len(jobs)))
+    together = devices * num_nodes > 1 or get_share()[1] > 1
+    processes = 1 if device == "cuda" or together else max(1, min(joblib.effective_n_jobs(processes), len(jobs)))
     threads = max(1, joblib.cpu_count() // processes) if processes > 1 else None
+    calls = [joblib.delayed(train_fold)(**job, **where, threads=threads) for job in jobs]
     with joblib.parallel_config("loky", inner_max_num_threads=threads) if processes > 1 else warnings.catch_warnings():
-        done = joblib.Parallel(processes)(joblib.delayed(train_fold)(**job, **where, threads=threads) for job in jobs)
+        done = run_together(calls, devices, num_nodes) if together and calls else joblib.Parallel(processes)(calls)
     for name, resume in resumed.items():
         own = [result for job, result in zip(jobs, done, strict=True) if job["name"] == name]
         history, chosen, predictions = (pd.concat(tables, ignore_index=True) if tables[0] is not None else None
@@ -152,22 +168,28 @@ def read_finished(resume: Path, run: Run) -> Result | None:
 
 
 def hash_models(output: Path) -> str:
-    """A hash of everything in a folder of trained models."""
-    files = sorted(path for path in Path(output).rglob("*") if path.is_file())
+    """A hash of a run's models and learning curves; what others put beside them is none of it."""
+    files = sorted(path for path in [*Path(output).glob("fold_*/*"), Path(output) / "history.csv"] if path.is_file())
     return hash_text(*(f"{file.relative_to(output)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files))
 
 
 def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clips: pd.DataFrame, features: Path | None,
                data: str, tested: bool, folder: Path, output: Path | None, title: str, frames_folder: Path,
-               classes: list[str], device: str, accelerator: str, devices: int, threads: int | None):
-    """Train one fold of a recipe; returns its rows of `Result`. See `train_runs`."""
+               classes: list[str], device: str, accelerator: str, compiled: bool, threads: int | None):
+    """Train one fold of a recipe; returns its rows of `Result`. See `train_runs`.
+
+    Where several processes train it together, the first one alone locks, tests and writes.
+    """
+    share = get_share()
+    is_first = share[0] == 0
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # gradients that all but vanish else take ten times as long
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     # Held by this process alone and freed when it ends, however it ends.
-    with filelock.FileLock(folder / "lock"):
+    with filelock.FileLock(folder / "lock") if is_first else contextlib.nullcontext():
+        wait_for_all()
         lightning.seed_everything(recipe.seed, verbose=False)  # every fold starts from the same weights
         network = build_model(**describe_architecture(recipe, classes))
         subsets = {subset: chosen for subset, chosen in part.groupby("subset")}
@@ -193,20 +215,23 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
                                 augmentation=augmentation, probability=probability, mirrored=mirrored,
                                 stride=recipe.stride)
 
+        make_loader = functools.partial(build_loader, batch_size=recipe.batch_size, device=device, share=share,
+                                        workers=choose_workers(device) if kept is None else 0)
+
         def make_training_loader(epoch: int):
-            share = 0.0 if augmentation is None else probability
-            return build_loader(make_dataset(subsets["training"], (recipe.seed, fold, epoch), share),
-                                batch_size=recipe.batch_size, shuffle=seed_of(recipe.seed, fold, epoch), device=device)
+            augmented = 0.0 if augmentation is None else probability
+            return make_loader(make_dataset(subsets["training"], (recipe.seed, fold, epoch), augmented),
+                               shuffle=seed_of(recipe.seed, fold, epoch))
 
         def make_choosing_loader(epoch: int):
             drawn = (recipe.window_seed, fold, epoch, "choosing") if recipe.test_window == "random" else None
-            return build_loader(make_dataset(choosing, drawn), batch_size=recipe.batch_size, device=device)
+            return make_loader(make_dataset(choosing, drawn))
 
         classifier = Classifier(
             network, recipe, from_features=kept is not None, title=title, make_training_loader=make_training_loader,
             make_choosing_loader=make_choosing_loader, seed=seed_of(recipe.seed, fold).initial_seed())
-        fit(classifier, folder=folder, epochs=recipe.epochs, accelerator=accelerator, devices=devices,
-            is_worker=bool(threads),
+        fit(classifier, folder=folder, epochs=recipe.epochs, device=device, accelerator=accelerator,
+            is_worker=bool(threads), compiled=compiled,
             # The recurrent part behind cached features is small, and faster as it is.
             precision="32-true" if kept is not None else recipe.precision)
         history, best = pd.DataFrame(classifier.history), classifier.best
@@ -223,8 +248,8 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
                        "validation_clip_top1": round(best["clip_top1"], 4)},
         }
         predictions = predict_clips(network, card, subsets["testing"], frames_folder=frames_folder, features=kept,
-                                    rows=rows) if tested else None
-        if output:
+                                    rows=rows) if tested and is_first else None
+        if output and is_first:
             save_model(output, network, card)
     history.insert(0, "fold", fold)
     chosen = pd.DataFrame([{"fold": fold, "epoch": best["epoch"], "clip_top1": best["clip_top1"],

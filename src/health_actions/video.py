@@ -9,7 +9,7 @@ import numpy as np
 
 # Stands in the comment of every video that `health_actions.synthetic` renders, so that no report can take it for real.
 SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
-LARGEST = 9_000_000  # pixels of a frame: 4K
+LARGEST = 8_400_000  # pixels of a frame: a phone's 4K
 SLIMMEST = 16  # longer side of a frame for each pixel of the shorter one: a line would become huge at a given height
 PATIENCE = 60.0  # seconds without a frame after which a file is given up
 CLOSE = 0.002  # seconds that two moments may differ and be the same
@@ -193,6 +193,8 @@ class _Video:
             # FFmpeg itself refuses pictures that are larger, before it takes memory for them.
             self.container = av.open(str(self.path), metadata_errors="replace", container_options=ONLY_VIDEOS,
                                      options=LIMITS, timeout=PATIENCE)
+        except av.ExitError:
+            raise UnreadableVideo(f"takes too long to read: more than {PATIENCE:g} seconds") from None
         except FAILURES as error:
             raise UnreadableVideo(f"not a video, or its header is missing: {_reason(error)}") from None
         try:
@@ -210,10 +212,13 @@ class _Video:
             raise
 
     def __exit__(self, kind, error, _):
+        width = self.stream.codec_context.width
         self.container.close()
         if isinstance(error, FAILURES) and not isinstance(error, UnreadableVideo):
             place = f" after frame {self.position}" if self.position else ""
-            raise UnreadableVideo(f"damaged: {_reason(error)}{place}") from None
+            # FFmpeg forgets the size of pictures that it refuses.
+            kind = "damaged" if width or self.position else f"too large ({LARGEST / 1e6:.0f} million pixels) or damaged"
+            raise UnreadableVideo(f"{kind}: {_reason(error)}{place}") from None
 
     def decode(self):
         """Its frames in turn, counted in `position`."""
@@ -255,5 +260,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "decoding it takes too much memory"
     if isinstance(error, av.ExitError):
-        return f"more than {PATIENCE:g} seconds to read it"
+        return f"it took more than {PATIENCE:g} seconds to read"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].lower()
