@@ -11,7 +11,8 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
 
     On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
     in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
-    become nan. `health_actions.models.conv3d.Conv3d` avoids that.
+    become nan. `health_actions.models.conv3d.Conv3d` avoids that on processors with matrix units (AMX); on others torch
+    also writes behind its memory there, for maps of two frames and more, so that no 3-D network is in bfloat16.
     """
     if precision != "auto":
         return precision
@@ -19,9 +20,10 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed"
         return "16-mixed" if torch.cuda.get_device_capability() >= (7, 0) else "32-true"
-    if network is not None and any(type(layer) is nn.Conv3d for layer in network.modules()):
-        return "32-true"
     capabilities = torch.cpu.get_capabilities()
+    kinds = {type(layer) for layer in network.modules() if isinstance(layer, nn.Conv3d)} if network is not None else set()
+    if nn.Conv3d in kinds or kinds and not capabilities.get("amx_bf16"):
+        return "32-true"
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
