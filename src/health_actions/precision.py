@@ -21,7 +21,8 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
             return "bf16-mixed"
         return "16-mixed" if torch.cuda.get_device_capability() >= (7, 0) else "32-true"
     capabilities = torch.cpu.get_capabilities()
-    kinds = {type(layer) for layer in network.modules() if isinstance(layer, nn.Conv3d)} if network is not None else set()
+    layers = () if network is None else network.modules()
+    kinds = {type(layer) for layer in layers if isinstance(layer, nn.Conv3d)}
     if nn.Conv3d in kinds or kinds and not capabilities.get("amx_bf16"):
         return "32-true"
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
