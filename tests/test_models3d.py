@@ -125,7 +125,8 @@ def test_the_last_layer_alone_is_trained(name):
     assert changed == {model.head} and model.get_submodule(model.head).training
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(8, 16, 1), (3, 8, 1), (16, 16, 4), (16, 16, 16)])
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [
+    (8, 16, 1), (3, 8, 1), (16, 16, 4), (16, 16, 16), (32, 32, 1), (64, 64, 32)])
 @pytest.mark.parametrize("stride", [1, 2, (1, 2, 2)])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 4), (2, 1, 1), (2, 7, 7), (3, 2, 5), (8, 10, 10)])
 def test_convolutions_equal_torchs_in_both_precisions(inputs, outputs, groups, stride, shape):
