@@ -11,8 +11,7 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
 
     On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
     in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
-    become nan. `health_actions.models.conv3d.Conv3d` avoids that on processors with matrix units (AMX); on others torch
-    also writes behind its memory there, for maps of two frames and more, so that no 3-D network is in bfloat16.
+    become nan. `health_actions.models.conv3d.Conv3d` avoids that.
     """
     if precision != "auto":
         return precision
@@ -20,11 +19,9 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed"
         return "16-mixed" if torch.cuda.get_device_capability() >= (7, 0) else "32-true"
-    capabilities = torch.cpu.get_capabilities()
-    layers = () if network is None else network.modules()
-    kinds = {type(layer) for layer in layers if isinstance(layer, nn.Conv3d)}
-    if nn.Conv3d in kinds or kinds and not capabilities.get("amx_bf16"):
+    if network is not None and any(type(layer) is nn.Conv3d for layer in network.modules()):
         return "32-true"
+    capabilities = torch.cpu.get_capabilities()
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
