@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from health_actions.datasets import seed_of
 from health_actions.distributed import get_share
+from health_actions.paths import named_when_failing
 from health_actions.progress import tell
 from health_actions.recipe import Recipe
 
@@ -174,7 +175,8 @@ class LatestEpoch(ModelCheckpoint):
     def on_train_epoch_end(self, trainer, module):
         started = time.monotonic()
         if trainer.strategy.broadcast(started >= self.next):  # all processes or none: they wait for each other in it
-            super().on_train_epoch_end(trainer, module)
+            with named_when_failing(Path(self.dirpath) / "last.ckpt"):
+                super().on_train_epoch_end(trainer, module)
             taken = time.monotonic() - started
             self.next = time.monotonic() + (20 * taken if taken > self.QUICK else 0)
 

@@ -19,7 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from health_actions.frames import load_frames, open_clip
-from health_actions.paths import replacing
+from health_actions.paths import named_when_failing, replacing
 from health_actions.progress import track
 from health_actions.transforms import CentreCrop, place_frames, place_window, spread_frames
 
@@ -170,9 +170,11 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
     result = None
     # One thread a process: two that share each convolution stall whenever another program takes one of the cores.
     with tempfile.TemporaryDirectory() as folder, joblib.parallel_config("loky", inner_max_num_threads=1):
-        stored = joblib.dump(model, Path(folder) / "model")[0]
+        stored = Path(folder) / "model"
+        with named_when_failing(stored):
+            joblib.dump(model, stored)
         encoded = joblib.Parallel(processes, return_as="generator")(joblib.delayed(_encode)(
-            stored, frames_folder, clips["clip"].iloc[part], part, size=size, input_transform=input_transform,
+            str(stored), frames_folder, clips["clip"].iloc[part], part, size=size, input_transform=input_transform,
             precision=precision, augmentation=augmentation, copies=copies, seed=seed, device=device) for part in rows)
         with contextlib.closing(encoded):
             title = f"batches of {CLIPS_A_JOB} clips through the frozen backbone"

@@ -68,22 +68,15 @@ def read_yaml(file: Path):
 
 
 @contextmanager
-def replacing(path: Path):
-    """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
-
-    A killed run or a full disk so never leaves half a file under a name that is trusted later.
+def named_when_failing(path: Path):
+    """Errors of writing `path` say so.
 
     Raises:
         DiskFull: when there is no room for it.
-        OSError: when it cannot be written for another reason; names the file that was meant.
+        OSError: when it cannot be written for another reason.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
-        note_written(path)
+        yield
     except (OSError, SafetensorError) as error:  # weights are written by a library that has its own errors
         code = getattr(error, "errno", None) or next((one for one in FULL if f"(os error {one})" in str(error)), None)
         if code in FULL:
@@ -91,6 +84,25 @@ def replacing(path: Path):
             raise DiskFull(f"could not write {path}: {FULL[code]} ({free:.0f} MB are free there); make room and "
                            "run the same command again, what is complete is kept") from error
         raise OSError(f"could not write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def replacing(path: Path):
+    """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
+
+    A killed run or a full disk so never leaves half a file under a name that is trusted later.
+
+    Raises:
+        DiskFull, OSError: see `named_when_failing`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        with named_when_failing(path):
+            yield temporary
+            os.replace(temporary, path)
+            note_written(path)
     finally:
         temporary.unlink(missing_ok=True)
 
