@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
 from health_actions.datasets import FeatureDataset, FrameDataset, build_loader, load_features
@@ -15,6 +13,8 @@ from health_actions.models.folder import load_model
 from health_actions.precision import autocast
 from health_actions.progress import track
 from health_actions.transforms import build_input_transform
+
+# scipy.stats and sklearn are imported where they are needed: a training predicts without them, a second sooner.
 
 
 def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, features: Path | None = None,
@@ -102,6 +102,8 @@ def give_interval(correct: int, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share: clips that are right out of clips that were tested."""
     if count == 0:
         return float("nan"), float("nan")
+    from scipy.stats import binomtest
+
     interval = binomtest(int(correct), int(count)).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -128,6 +130,8 @@ def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame
     Returns:
         class, clips, precision and recall with their 95 % intervals (`_low`, `_high`; none where n is 0), f1.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     precision, recall, f1, count = precision_recall_fscore_support(
         predictions["class"], predictions["predicted"], labels=classes, zero_division=0)
     called = predictions["predicted"].value_counts().reindex(classes, fill_value=0)
@@ -141,6 +145,8 @@ def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame
 
 def count_confusions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Confusion matrix as published (Figure 6): a row is a predicted class, a column the actual one."""
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(predictions["class"], predictions["predicted"], labels=classes).T
     return pd.DataFrame(counts, index=pd.Index(classes, name="predicted"), columns=pd.Index(classes, name="actual"))
 

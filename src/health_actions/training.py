@@ -14,12 +14,10 @@ from pathlib import Path
 
 import filelock
 import joblib
-import lightning
 import pandas as pd
 import torch
 from torch import nn
 
-from health_actions.classifier import Classifier, fit
 from health_actions.datasets import (
     FeatureDataset,
     FrameDataset,
@@ -112,7 +110,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
     jobs, resumed, results = [], {}, {}
     for name, run in runs.items():
         seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
-        lightning.seed_everything(seed, verbose=False)  # frozen random weights: the same as those of the folds
+        torch.manual_seed(seed)  # frozen random weights: the same as those of the folds
         network = build_model(**describe_architecture(run.recipe, classes))
         if run.recipe.augmentation == "mirror":
             [mirror_class(label, classes) for label in classes]  # missing classes are told before anything is computed
@@ -180,6 +178,10 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
 
     Where several processes train it together, the first one alone locks, tests and writes.
     """
+    import lightning  # takes a second, which those who only start or look up a training are spared
+
+    from health_actions.classifier import Classifier, fit
+
     share = get_share()
     is_first = share[0] == 0
     if threads:
@@ -264,7 +266,7 @@ def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], fr
     `network` saves building the recipe's once more; its first weights are those of the recipe's seed.
     """
     if network is None:
-        lightning.seed_everything(recipe.seed, verbose=False)
+        torch.manual_seed(recipe.seed)
         network = build_model(**describe_architecture(recipe, classes))
     if not getattr(network, "frozen", False):
         return None
