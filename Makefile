@@ -1,5 +1,6 @@
 # make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
 # make app      check your own videos  make verify  does the report still hold?  make pdf  print it
+# make bench    how fast is it?        make growth  do the full sets fit?        make faults  damaged videos, kill -9
 PYTHON ?= python3
 BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
@@ -8,14 +9,15 @@ export DVC_NO_ANALYTICS = 1
 # Modules are compiled once, when they are first imported: without that each stage takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test quick lab app verify pdf readme times clips clean lock
+.PHONY: repro test quick lab app verify pdf readme bench growth faults times clips clean lock
 
 repro: clips
 	dvc repro
 	@echo "The report is reports/index.html"
 
+# Whole pipelines in one process, everything else meanwhile in another.
 test: .venv/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without the tests that run whole pipelines.
 quick: .venv/.ready
@@ -35,6 +37,19 @@ verify: .venv/.ready
 # The report as build/report.pdf, where Chromium is installed.
 pdf: .venv/.ready
 	$(BIN)/python -m health_actions.pdf
+
+# Beside the plain way, in one run; then a table. Minutes, on a machine that does nothing else.
+bench: clips
+	$(BIN)/python -m benchmarks.bench
+
+# Catalogues of a thousand to all of NTU's clips; disk and time that the real sets would take.
+growth: .venv/.ready
+	$(BIN)/python benchmarks/growth.py
+
+# A thousand damaged and hostile videos; a small pipeline killed at random moments. About half an hour.
+faults: .venv/.ready
+	$(BIN)/python benchmarks/damage.py
+	$(BIN)/python benchmarks/kill.py
 
 # The README's tables, from reports/.
 readme: .venv/.ready

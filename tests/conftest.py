@@ -23,6 +23,11 @@ settings.register_profile("project", deadline=None, max_examples=30, derandomize
 settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first: with two processes it then ends while the rest is tested."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
+
 def write_video(path, frames, fps=30, crf=20, **container_options) -> Path:
     """Write uint8 frames (time, height, width, 3) as H.264; `movflags="faststart"` puts the header in front."""
     path = Path(path)
