@@ -1,12 +1,13 @@
 # make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
 # make app      check your own videos  make verify  does the report still hold?  make pdf  print it
+# make bench    how fast, and how much memory, beside a plain pipeline
 PYTHON ?= python3
 BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: repro test quick lab app verify pdf readme times clips clean lock
+.PHONY: repro test quick lab app verify pdf readme times bench clips clean lock
 
 repro: clips
 	dvc repro
@@ -43,6 +44,10 @@ readme: .venv/.ready
 times:
 	@for table in build/*/times/*.csv; do echo "$$table"; column -s, -t $$table 2>/dev/null || \
 	  echo "no times yet: make repro (results that dvc took from its cache have none)"; done
+
+# Speed and memory beside a plain pipeline, in one run of some minutes; build/benchmarks/bench.csv has the table.
+bench: clips
+	$(BIN)/python -m benchmarks.bench
 
 # The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
 clips: .venv/.ready
