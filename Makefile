@@ -38,10 +38,6 @@ verify: .venv/.ready
 pdf: .venv/.ready
 	$(BIN)/python -m health_actions.pdf
 
-# Beside the plain way, in one run; then a table. Minutes, on a machine that does nothing else.
-bench: clips
-	$(BIN)/python -m benchmarks.bench
-
 # Catalogues of a thousand to all of NTU's clips; disk and time that the real sets would take.
 growth: .venv/.ready
 	$(BIN)/python benchmarks/growth.py
@@ -60,6 +56,10 @@ readme: .venv/.ready
 times:
 	@for table in build/*/times/*.csv; do echo "$$table"; column -s, -t $$table 2>/dev/null || \
 	  echo "no times yet: make repro (results that dvc took from its cache have none)"; done
+
+# Speed and memory beside a plain pipeline, in one run of some minutes; build/benchmarks/bench.csv has the table.
+bench: clips
+	$(BIN)/python -m benchmarks.bench
 
 # The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
 clips: .venv/.ready
