@@ -1,10 +1,8 @@
 """Clips are decoded elsewhere, and what dies there takes nothing with it."""
 
-import ctypes
 import hashlib
 import os
 import shutil
-import signal
 import sys
 import time
 import types
@@ -13,6 +11,7 @@ import distributed
 import joblib
 import pytest
 from conftest import CLASSES, draw_square, list_files, write_video
+from decoders import fill_memory, hang, kill, note_process
 from joblib._parallel_backends import MultiprocessingBackend
 
 from health_actions import extraction
@@ -51,7 +50,8 @@ def expected(folder, tmp_path_factory):
 
 @pytest.mark.parametrize("inside", [True, False], ids=["processes", "threads"])
 def test_dask_makes_the_same_bytes(folder, expected, tmp_path, inside):
-    with distributed.LocalCluster(2, threads_per_worker=1, processes=inside, dashboard_address=None) as cluster:
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": inside, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
         assert extract_both(folder, tmp_path, engine="dask", address=cluster.scheduler_address) == expected
 
 
@@ -93,34 +93,12 @@ def test_one_core_has_two_processes(monkeypatch):
         assert joblib.effective_n_jobs() == 2
 
 
-# ---- What stands for a decoder, at the worst clips.
+# ---- What dies elsewhere takes nothing with it
 
 
-def kill(source, target, *_):
-    if source.stem in ("clip_1", "clip_5"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("whole")
-    return {}
-
-
-def hang(source, target, frames, recipe, settings, live):
-    if source.stem == "clip_2":
-        extraction.HANG = 1.0
-        live()
-        ctypes.PyDLL(None).sleep(200)  # the interpreter's lock is held all the time: no Python code runs here
-    return kill(source.with_name("clip_0.mp4"), target)
-
-
-def fill_memory(source, target, *_):
-    if source.stem == "clip_3":
-        bytearray(3_000_000_000)
-    return kill(source.with_name("clip_0.mp4"), target)
-
-
-def run(write, folder, output, **options):
+def run(write, folder, output, engine="processes", processes=2):
     clips = find_clips(folder, CLASSES)
-    engine = (options.get("engine", "processes"), "", 2)
+    engine = (engine, "", processes)
     index = extraction._extract_all(folder, output, clips, write, ".npz", {}, {}, engine).set_index("clip")
     assert len(index) == len(clips) == 8 and index.index.is_monotonic_increasing
     reasons = index["reason"].drop("Step_1/damaged")
@@ -143,3 +121,10 @@ def test_a_clip_that_hangs_below_python_is_left_out_alone(folder, tmp_path):
 
 def test_a_clip_that_takes_too_much_memory_is_left_out_alone(folder, tmp_path):
     assert run(fill_memory, folder, tmp_path) == {"clip_3": "decoding it takes too much memory"}
+
+
+@pytest.mark.parametrize(("engine", "processes"), [("dask", 1), ("dask", 2), ("processes", 2)])
+def test_no_clip_is_decoded_here(folder, tmp_path, engine, processes):
+    assert run(note_process, folder, tmp_path, engine, processes) == {}
+    used = {path.read_text() for path in tmp_path.rglob("*.npz")}
+    assert str(os.getpid()) not in used and len(used) <= processes

@@ -64,8 +64,8 @@ def _start_dask(distributed, address: str, count: int):
         if not address:
             # A task that kills its worker is told at once; one thread a worker, so that no other task dies with it.
             stack.enter_context(import_module("dask").config.set({"distributed.scheduler.allowed-failures": 0}))
-            address = stack.enter_context(
-                distributed.LocalCluster(count, threads_per_worker=1, dashboard_address=None)).scheduler_address
+            cluster = distributed.LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
+            address = stack.enter_context(cluster).scheduler_address
         try:
             client = stack.enter_context(distributed.Client(address))
         except (OSError, ValueError) as error:
@@ -78,6 +78,9 @@ def _build_dask_backend(client):
     backend_class = import_module("joblib._dask").DaskDistributedBackend
 
     class DaskBackend(backend_class):
+        def effective_n_jobs(self, n_jobs):  # of one worker, or while others start again, joblib would do all here
+            return max(2, super().effective_n_jobs(n_jobs))
+
         def submit(self, func, callback=None):
             future = super().submit(func, callback)
             future.add_done_callback(lambda done: callback(done.exception()) if done.exception() else None)
