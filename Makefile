@@ -80,5 +80,5 @@ clean:
 lock: .venv/.ready
 	$(BIN)/python -m pip install -q uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra test --no-annotate --no-header -o .venv/lock.txt pyproject.toml
-	{ head -n 1 requirements.txt; grep -v "python_full_version >= .3.12." .venv/lock.txt; } > .venv/requirements.txt
+	{ head -n 1 requirements.txt; grep -v "python_full_version >= .3.1[23]." .venv/lock.txt; } > .venv/requirements.txt
 	mv .venv/requirements.txt requirements.txt
