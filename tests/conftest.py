@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from health_actions.extraction import extract_frames
 from health_actions.frames import read_index
+from health_actions.progress import LOG_VARIABLE
 from health_actions.splits import make_splits
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,12 @@ def list_files(folder: Path) -> list[str]:
 def one_thread():
     """Tiny tensors are faster on one thread, and sums come out the same on every machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def told_on_the_terminal(monkeypatch):
+    """Progress goes to no log that an earlier test has named."""
+    monkeypatch.delenv(LOG_VARIABLE, raising=False)
 
 
 @pytest.fixture(scope="session")
