@@ -255,10 +255,10 @@ def test_time_that_others_take_between_two_frames_does_not_count(square_video, m
     UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), av.ExitError(1, "x")])
 @pytest.mark.parametrize("read", list(READERS)[1:])
 def test_whatever_damaged_bytes_raise_is_told_in_one_line(square_video, monkeypatch, read, error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(video, "_to_rgb", fail)
+    monkeypatch.setattr(video.VideoReformatter, "reformat", fail)
     with pytest.raises(UnreadableVideo, match="^damaged: [^\n]+ after frame 1$"):
         READERS[read](square_video)
 

@@ -7,24 +7,27 @@ import itertools
 import json
 import os
 import tempfile
+import threading
+from operator import attrgetter
 from pathlib import Path
 
 import joblib
 import pandas as pd
 import torch
+from cachetools import LRUCache, cached
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from health_actions.frames import load_frames, open_clip
+from health_actions.frames import decode_picture, load_frames, open_clip
 from health_actions.paths import named_when_failing, replacing
 from health_actions.progress import track
 from health_actions.transforms import CentreCrop, place_frames, place_window, spread_frames
 
-KEPT_BYTES = 1_000_000_000  # of decoded frames in memory; the rest is read again from disk
-ARCHIVE_BYTES = 500_000  # about what a clip's JPEG pictures take, 240 pixels high
+KEPT_BYTES = 1_000_000_000  # of a process's memory for clips; the rest is read again from disk
+DECODED_BYTES = 500_000_000  # the same for decoded pictures; the rest is decoded again
 CLIPS_A_JOB = 4  # go through a frozen backbone in one process before progress is told
 
 
@@ -82,7 +85,7 @@ class FrameDataset(Dataset):
             label = self.mirrored[label] if self.mirrored else label
         elif self.fit:
             clip = self.fit(clip)
-        clip = self.input_transform(clip)
+        clip = self.input_transform(clip.contiguous())  # with channels side by side it takes twice as long
         return clip.unflatten(0, numbers.shape).transpose(-4, -3), label
 
     def _place(self, length: int, generator: torch.Generator | None) -> torch.Tensor:
@@ -124,9 +127,13 @@ class FeatureDataset(Dataset):
 
 def draw_augmentation(augmentation: nn.Module, clip: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Apply a torchvision transform with the randomness of one generator (it knows only the global one itself)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+    state = torch.get_rng_state()
+    try:
+        # As torch.manual_seed, which takes longer than some augmentations, since it looks for GPUs.
+        torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         return augmentation(clip)
+    finally:
+        torch.set_rng_state(state)
 
 
 def take_clips(splits: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
@@ -283,12 +290,12 @@ def _is_whole(file: Path) -> bool:
 
 def _load_kept(folder: Path, size: int | None, clip: str):
     file = folder / f"{clip}{'.npz' if size else '.zip'}"
-    return _keeper(size)(folder, clip, file.stat().st_mtime_ns if file.exists() else 0)
+    return _load(folder, size, clip, file.stat().st_mtime_ns if file.exists() else 0)
 
 
-@functools.cache
-def _keeper(size: int | None):
-    @functools.lru_cache(maxsize=max(1, KEPT_BYTES // (32 * size * size * 3 if size else ARCHIVE_BYTES)))
-    def load(folder: Path, clip: str, written: int):  # written: frames extracted anew are read anew
-        return load_frames(folder, clip, size) if size else open_clip(folder, clip)
-    return load
+@cached(LRUCache(KEPT_BYTES, attrgetter("nbytes")), lock=threading.Lock())
+def _load(folder: Path, size: int | None, clip: str, written: int):  # written: frames extracted anew are read anew
+    return load_frames(folder, clip, size) if size else open_clip(folder, clip, _decode_kept)
+
+
+_decode_kept = cached(LRUCache(DECODED_BYTES, attrgetter("nbytes")), lock=threading.Lock())(decode_picture)

@@ -2,7 +2,6 @@
 
 import faulthandler
 import hashlib
-import io
 import json
 import os
 import resource
@@ -15,8 +14,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import simplejpeg
 from joblib.parallel import get_active_backend
-from PIL import Image
 
 from health_actions.clips import NoClips, find_clips
 from health_actions.engines import list_deaths, start_engine
@@ -279,9 +278,8 @@ def _write_archive(source: Path, target: Path, frames: int, recipe: str, setting
             number = 0
             for number, frame in enumerate(stream_frames(source, settings["height"]), start=1):
                 live()
-                picture = io.BytesIO()
-                Image.fromarray(frame).save(picture, "JPEG", quality=settings["quality"])
-                archive.writestr(zipfile.ZipInfo(PICTURE.format(number)), picture.getvalue())
+                picture = simplejpeg.encode_jpeg(frame, settings["quality"], colorsubsampling="420")
+                archive.writestr(zipfile.ZipInfo(PICTURE.format(number)), picture)
             archive.writestr(zipfile.ZipInfo(COUNT), str(number))
             archive.comment = recipe.encode()
     return {"length": len(ClipArchive(target))}

@@ -1,13 +1,12 @@
 """The frames of the clips, as `health_actions.extraction` left them: an index and one file a clip."""
 
-import io
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import simplejpeg
 
 from health_actions.paths import place_inside
 
@@ -74,13 +73,17 @@ class ClipArchive:
     `archive[numbers]` gives uint8 (count, height, width, 3), RGB, for frame numbers from 0 in any order, the same more
     than once; `len(archive)` is the number of frames. The compressed pictures are in memory, the frames are not.
 
+    Args:
+        file: as `extract_archives` writes it.
+        decode: what makes a frame of a picture, see `decode_picture`.
+
     Raises:
         ValueError: when the file is no such archive, or a picture of it is damaged.
         FileNotFoundError: when there is no such file.
     """
 
-    def __init__(self, file: Path):
-        self.file = Path(file)
+    def __init__(self, file: Path, decode=None):
+        self.file, self.decode = Path(file), decode or decode_picture
         if not self.file.is_file():
             raise FileNotFoundError(f"no frames at {self.file}: extract them first (make repro)")
         try:
@@ -98,6 +101,11 @@ class ClipArchive:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the compressed pictures take."""
+        return sum(map(len, self.pictures))
+
     def __getitem__(self, numbers) -> np.ndarray:
         if isinstance(numbers, slice):
             numbers = range(len(self))[numbers]
@@ -107,15 +115,20 @@ class ClipArchive:
 
     def _decode(self, number: int) -> np.ndarray:
         try:
-            picture = Image.open(io.BytesIO(self.pictures[number]), formats=["JPEG"])
-            if picture.width * picture.height > LARGEST:
-                raise ValueError(f"it claims {picture.width} x {picture.height} pixels")
-            return np.asarray(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return self.decode(self.pictures[number])
+        except ValueError as error:
             raise ValueError(f"{self.file}: picture {number + 1} is damaged ({error}); delete the file and run "
                              "make repro") from None
 
 
-def open_clip(output: Path, clip: str) -> ClipArchive:
-    """The frames of one clip, as `extract_archives` wrote them to `output`."""
-    return ClipArchive(place_inside(output, f"{clip}.zip"))
+def decode_picture(picture: bytes) -> np.ndarray:
+    """A JPEG picture as uint8 (height, width, 3), RGB. Raises ValueError where it is damaged or too large."""
+    height, width, *_ = simplejpeg.decode_jpeg_header(picture)
+    if width * height > LARGEST:
+        raise ValueError(f"it claims {width} x {height} pixels")
+    return simplejpeg.decode_jpeg(picture)
+
+
+def open_clip(output: Path, clip: str, decode=None) -> ClipArchive:
+    """The frames of one clip, as `extract_archives` wrote them to `output`; see `ClipArchive`."""
+    return ClipArchive(place_inside(output, f"{clip}.zip"), decode)

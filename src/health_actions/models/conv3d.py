@@ -4,6 +4,7 @@ import functools
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -78,18 +79,106 @@ class Conv3d(nn.Conv3d):
 
     def _convolve_frames(self, maps: torch.Tensor, weight: torch.Tensor, paddings: list[int]) -> torch.Tensor:
         """Stride 1 in time: the sum over the taps in time of a 2-D convolution of all frames."""
-        frames, taps, padding = maps.shape[2], weight.shape[2], paddings[0]
-        outputs = frames + 2 * padding - taps + 1
-        images, total = maps.transpose(1, 2), None
-        for tap in range(taps):
-            shift = tap - padding  # output frame t looks at input frame t + shift
-            first, last = max(0, -shift), min(outputs, frames - shift)
-            seen = images[:, first + shift:last + shift]
-            part = functional.conv2d(seen.flatten(0, 1), weight[:, :, tap], None, self.stride[1:], paddings[1:],
-                                     groups=self.groups)
-            part = part.unflatten(0, seen.shape[:2])
-            if last - first < outputs:
-                part = functional.pad(part, (0, 0, 0, 0, 0, 0, first, outputs - last))
-            total = part if total is None else total + part
-        total = total.transpose(1, 2)
+        if torch.is_autocast_enabled(maps.device.type):
+            dtype = torch.get_autocast_dtype(maps.device.type)
+            maps, weight = maps.to(dtype), weight.to(dtype)
+        if torch.is_grad_enabled() and (maps.requires_grad or weight.requires_grad):
+            total = FrameConvolution.apply(maps, weight, self.stride[1:], paddings, self.groups)
+        else:
+            total = convolve_frames(maps, weight, self.stride[1:], paddings, self.groups)
         return total if self.bias is None else total + self.bias.to(total.dtype).view(-1, 1, 1, 1)
+
+
+def convolve_frames(maps: torch.Tensor, weight: torch.Tensor, stride: tuple[int, int], paddings: list[int],
+                    groups: int) -> torch.Tensor:
+    """A 3-D convolution of stride 1 in time as 2-D ones of frames, one for each tap in time.
+
+    Args:
+        maps: (batch, in_channels, frames, height, width).
+        weight: (out_channels, in_channels / groups, taps, height, width) of the kernel; of the maps' dtype.
+        stride: of height and width.
+        paddings: of frames, height and width.
+        groups: of channels.
+
+    Returns:
+        Maps (batch, out_channels, ...).
+    """
+    total = None
+    for tap, seen, made, outputs in _place_taps(maps.shape[2], weight.shape[2], paddings[0]):
+        part = functional.conv2d(_flatten(maps, seen), weight[:, :, tap], None, stride, paddings[1:], groups=groups)
+        part = part.unflatten(0, (len(maps), -1)).transpose(1, 2)
+        if total is None:
+            total = maps.new_zeros(len(maps), part.shape[1], outputs, *part.shape[3:])
+            total = total.contiguous(memory_format=torch.channels_last_3d) if _is_last(maps) else total
+        total[:, :, made] += part
+    return total
+
+
+class FrameConvolution(torch.autograd.Function):
+    """`convolve_frames` with its gradients, made in place and in the memory order of the maps."""
+
+    @staticmethod
+    def forward(ctx, maps, weight, stride, paddings, groups):
+        ctx.save_for_backward(maps, weight)
+        ctx.stride, ctx.paddings, ctx.groups = stride, paddings, groups
+        return convolve_frames(maps, weight, stride, paddings, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        maps, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        of_maps, of_weight = (torch.zeros_like(tensor) if want else None
+                              for tensor, want in zip((maps, weight), wanted, strict=True))
+        for tap, seen, made, _ in _place_taps(maps.shape[2], weight.shape[2], ctx.paddings[0]):
+            of_seen, of_tap, _ = torch.ops.aten.convolution_backward(
+                _flatten(gradient, made), _flatten(maps, seen), weight[:, :, tap], None, ctx.stride, ctx.paddings[1:],
+                [1, 1], False, [0, 0], ctx.groups, [*wanted, False])
+            if wanted[0]:
+                of_maps[:, :, seen] += of_seen.unflatten(0, (len(maps), -1)).transpose(1, 2)
+            if wanted[1]:
+                of_weight[:, :, tap] = of_tap
+        return of_maps, of_weight, None, None, None
+
+
+class SameOrder(torch.autograd.Function):
+    """See `keep_order`."""
+
+    @staticmethod
+    def forward(ctx, maps):
+        ctx.last = _is_last(maps)
+        return maps.view_as(maps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return gradient.contiguous(memory_format=torch.channels_last_3d) if ctx.last else gradient
+
+
+def keep_order(maps: torch.Tensor) -> torch.Tensor:
+    """Maps whose gradient comes in their own memory order.
+
+    That of a part of some maps, cut out by channels, has gaps, with which what comes next takes ten times as long.
+    """
+    return SameOrder.apply(maps) if torch.is_grad_enabled() and maps.requires_grad else maps
+
+
+def _place_taps(frames: int, taps: int, padding: int):
+    """For each tap in time: its number, the frames that it sees, the output frames it adds to, and how many there are.
+
+    Output frame t looks at input frame t + tap - padding.
+    """
+    outputs = frames + 2 * padding - taps + 1
+    for tap in range(taps):
+        shift = tap - padding
+        first, last = max(0, -shift), min(outputs, frames - shift)
+        yield tap, slice(first + shift, last + shift), slice(first, last), outputs
+
+
+def _flatten(maps: torch.Tensor, frames: slice) -> torch.Tensor:
+    """Some frames of maps, as pictures (batch * frames, channels, height, width)."""
+    return maps.transpose(1, 2)[:, frames].flatten(0, 1)
+
+
+def _is_last(maps: torch.Tensor) -> bool:
+    return maps.is_contiguous(memory_format=torch.channels_last_3d)

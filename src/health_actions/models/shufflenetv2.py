@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from health_actions.models.conv3d import Conv3d
+from health_actions.models.conv3d import Conv3d, keep_order
 from health_actions.models.network3d import GlobalMean, Network3d
 
 # Channels of the three stages and of the last convolution, by `width_mult`.
@@ -50,9 +50,9 @@ class Unit(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (batch, inputs, frames, height, width) -> maps (batch, outputs, ...), the last three by the stride."""
         if self.banch1 is not None:
-            return interleave(self.banch1(maps), self.banch2(maps))
+            return interleave(keep_order(self.banch1(maps)), keep_order(self.banch2(maps)))
         first, second = maps.chunk(2, dim=1)
-        return interleave(first, self.banch2(second))
+        return interleave(first, keep_order(self.banch2(second)))
 
 
 class ShuffleNetV2(Network3d):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from health_actions.models.conv3d import Conv3d
+from health_actions.models.conv3d import Conv3d, keep_order
 from health_actions.models.network3d import GlobalMean, Network3d
 
 # Channels of the squeezed and of each expanded half, two fire modules of each between two poolings.
@@ -30,7 +30,7 @@ class Fire(nn.Module):
         """Maps (batch, inputs, frames, height, width) -> maps (batch, 2 * expanded, frames, height, width)."""
         squeezed = functional.relu(self.squeeze_bn(self.squeeze(maps)))
         halves = [self.expand1x1_bn(self.expand1x1(squeezed)), self.expand3x3_bn(self.expand3x3(squeezed))]
-        result = torch.cat(halves, dim=1)
+        result = torch.cat([keep_order(half) for half in halves], dim=1)
         return functional.relu(result + maps if self.bypass else result)
 
 
