@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import tempfile
-import threading
 from operator import attrgetter
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from health_actions.frames import decode_picture, load_frames, open_clip
 from health_actions.paths import named_when_failing, replacing
+from health_actions.precision import keep_memory
 from health_actions.progress import track
 from health_actions.transforms import CentreCrop, place_frames, place_window, spread_frames
 
@@ -199,6 +199,7 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
 def _encode(stored: str, frames_folder: Path, clips, rows, *, size: int, input_transform, precision: str, augmentation,
             copies: int, seed: int, device: str):
     """Features of some clips, without or with augmentation: float16 (versions, clips, length, feature_width)."""
+    keep_memory()
     if device == "cpu":
         torch.set_num_threads(1)
     encoder = _load_encoder(stored, precision, device)
@@ -293,9 +294,9 @@ def _load_kept(folder: Path, size: int | None, clip: str):
     return _load(folder, size, clip, file.stat().st_mtime_ns if file.exists() else 0)
 
 
-@cached(LRUCache(KEPT_BYTES, attrgetter("nbytes")), lock=threading.Lock())
+@cached(LRUCache(KEPT_BYTES, attrgetter("nbytes")))
 def _load(folder: Path, size: int | None, clip: str, written: int):  # written: frames extracted anew are read anew
-    return load_frames(folder, clip, size) if size else open_clip(folder, clip, _decode_kept)
+    return load_frames(folder, clip, size) if size else open_clip(folder, clip, decode_kept)
 
 
-_decode_kept = cached(LRUCache(DECODED_BYTES, attrgetter("nbytes")), lock=threading.Lock())(decode_picture)
+decode_kept = cached(LRUCache(DECODED_BYTES, attrgetter("nbytes")))(decode_picture)

@@ -10,7 +10,7 @@ from torch import nn
 
 from health_actions.datasets import FeatureDataset, FrameDataset, build_loader, load_features
 from health_actions.models.folder import load_model
-from health_actions.precision import autocast
+from health_actions.precision import autocast, keep_memory
 from health_actions.progress import track
 from health_actions.transforms import build_input_transform
 
@@ -80,6 +80,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
                                input_transform=transform, draw=draw, stride=card["clip"].get("stride"), windows=windows,
                                change=change)
     batches = build_loader(dataset, batch_size=max(1, batch_size // windows))
+    keep_memory()
     model.eval()
     if features is None:
         answer = model

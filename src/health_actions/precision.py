@@ -1,4 +1,8 @@
-"""In which number format a model computes: bfloat16 where that is fast, float32 elsewhere; float16 on older GPUs."""
+"""How a model computes: in bfloat16 where that is fast, float32 elsewhere, float16 on older GPUs; in memory it keeps."""
+
+import ctypes
+import functools
+import sys
 
 import torch
 from torch import nn
@@ -28,3 +32,28 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
 def autocast(precision: str, device: str = "cpu"):
     """Lightning's names of precisions, for code outside its trainer."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
+
+
+@functools.cache
+def keep_memory() -> bool:
+    """Let this process keep the memory that it frees, for what it computes next; returns whether it does.
+
+    Every step of a training asks for the same large blocks. Linux gives and takes each anew, page by page, which took a
+    third of a step; kept, the process takes about an eighth more memory. Elsewhere nothing changes.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library than glibc
+        return False
+    return bool(set_option(M_MMAP_MAX, 0) and set_option(M_TRIM_THRESHOLD, -1))
+
+
+def prepare_training() -> None:
+    """What makes every step faster: memory is kept, and numbers that all but vanish are zero."""
+    keep_memory()
+    torch.set_flush_denormal(True)  # gradients of that kind else take ten times as long

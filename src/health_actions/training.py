@@ -35,7 +35,7 @@ from health_actions.evaluation import predict_clips
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
 from health_actions.paths import replacing, write_text
-from health_actions.precision import choose_precision
+from health_actions.precision import choose_precision, prepare_training
 from health_actions.recipe import Recipe, describe_architecture, hash_weights
 from health_actions.transforms import (
     build_augmentation,
@@ -186,7 +186,7 @@ def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clip
     is_first = share[0] == 0
     if threads:
         torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # gradients that all but vanish else take ten times as long
+    prepare_training()
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     # Held by this process alone and freed when it ends, however it ends.
