@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+import time
 import zipfile
 import zlib
 from concurrent.futures import BrokenExecutor
@@ -246,8 +247,14 @@ def _guarded(caller: int | None):
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
     with open(os.devnull, "w") as nowhere:
-        def live():  # a thread below Python, which FFmpeg cannot hold up
-            faulthandler.dump_traceback_later(HANG, exit=True, file=nowhere)
+        last = -HANG
+
+        def live():  # a thread below Python, which FFmpeg cannot hold up; a new one takes longer than some frames
+            nonlocal last
+            now = time.monotonic()
+            if now - last > HANG / 30:
+                faulthandler.dump_traceback_later(HANG, exit=True, file=nowhere)
+                last = now
 
         try:
             live()
