@@ -1,4 +1,4 @@
-"""How a model computes: in bfloat16 where that is fast, float32 elsewhere, float16 on older GPUs; in memory it keeps."""
+"""How a model computes: in bfloat16 where that is fast, else in float32 (float16 on older GPUs); in kept memory."""
 
 import ctypes
 import functools

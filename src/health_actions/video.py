@@ -15,7 +15,7 @@ LARGEST = 8_400_000  # pixels of a frame: a phone's 4K
 SLIMMEST = 16  # longer side of a frame for each pixel of the shorter one: a line would become huge at a given height
 PATIENCE = 60.0  # seconds without a frame after which a file is given up
 CLOSE = 0.002  # seconds that two moments may differ and be the same
-HALF_COLOURS = ("yuv420p", "yuvj420p")  # pixel formats with one colour for 2 x 2 pixels, as nearly all videos have
+HALF_COLOURS = ("yuv420p", "yuvj420p")  # pixel formats with one colour for 2 x 2 pixels: nearly all videos'
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
 # FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
 ONLY_VIDEOS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,h264,hevc", "protocol_whitelist": "file"}
@@ -142,7 +142,8 @@ def sample_frames(path: Path, *, every: float, longest: float, size: int | None 
         if stream.duration and stream.time_base and stream.duration * stream.time_base > longest:
             raise UnreadableVideo(too_long)
         rate = float(stream.average_rate or stream.guessed_rate or 30)
-        scale = (lambda frame: video.scale(frame, size)) if size else (lambda frame: video.scale_to_height(frame, height))
+        scale = (lambda frame: video.scale(frame, size)) if size else (
+            lambda frame: video.scale_to_height(frame, height))
         first, taken, seen = None, 0, None
         for frame in video.decode():
             seconds = (video.position - 1) / rate if frame.time is None else frame.time
