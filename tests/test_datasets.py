@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import simplejpeg
 import torch
 from conftest import CLASSES, draw_numbers, list_files, write_video
 
+from health_actions import datasets
 from health_actions.datasets import (
     FeatureDataset,
     FrameDataset,
@@ -15,7 +17,7 @@ from health_actions.datasets import (
     seed_of,
     take_clips,
 )
-from health_actions.extraction import extract_frames
+from health_actions.extraction import extract_archives, extract_frames
 from health_actions.frames import load_frames
 from health_actions.models import build_model
 from health_actions.transforms import build_augmentation, build_input_transform
@@ -302,3 +304,16 @@ def test_a_loader_has_one_order_however_often_it_is_begun():
     loader = build_loader(pd.Series(range(20)), batch_size=20, shuffle=seed_of(0, 1))
     first, second = ([int(item) for batch in loader for item in batch] for _ in range(2))
     assert first == second
+
+
+def test_pictures_are_decoded_once_while_they_are_in_memory(tmp_path, monkeypatch):
+    write_video(tmp_path / "clips" / "step_1" / "a.mp4", draw_numbers(12))
+    index = extract_archives(tmp_path / "clips", tmp_path / "frames", CLASSES, height=32, naming="handwash",
+                             processes=1)
+    decoded, keep, decode = [], datasets.decode_kept.cache, simplejpeg.decode_jpeg
+    keep.clear()
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda picture: decoded.append(picture) or decode(picture))
+    dataset = make_dataset(tmp_path / "frames", index, stride=1)
+    first, again = dataset[0][0], dataset[0][0]
+    assert torch.equal(first, again) and len(decoded) == 8 == len(keep)
+    assert keep.currsize == sum(picture.nbytes for picture in keep.values()) <= datasets.DECODED_BYTES

@@ -63,6 +63,25 @@ def test_colours_are_red_green_blue(tmp_path):
     assert frame[..., 0].min() > 200 and frame[..., 1:].max() < 60
 
 
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuvj420p", "yuv444p"])
+def test_frames_of_a_height_show_what_squares_show(tmp_path, pixel_format):
+    """However they are scaled: all grey values and colours, in videos of limited and of full range."""
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    picture = np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], 128), axis=-1).astype(np.uint8)
+    path = tmp_path / "ramp.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg" if "j" in pixel_format else "ffv1", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 96, 96, pixel_format
+        for frame in [picture] * 3:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    [exact] = read_frames(path, [1], [48])[48].astype(int)
+    near = list(stream_frames(path, 48))[1].astype(int)
+    assert near.shape == exact.shape == (48, 48, 3)
+    assert np.abs(near - exact).mean() < 3 and np.abs((near - exact).mean((0, 1))).max() < 2.5
+    assert exact.min() < 20 and exact.max() > 235
+
+
 def test_a_rotated_video_stands_upright(tmp_path):
     frames = draw_square((0, 0), frames=4)  # the square is at the top left of a wide picture
     path = write_video(tmp_path / "rotated.mp4", frames, movflags="faststart")
