@@ -106,9 +106,9 @@ def convolve_frames(maps: torch.Tensor, weight: torch.Tensor, stride: tuple[int,
     total = None
     for tap, seen, made, outputs in _place_taps(maps.shape[2], weight.shape[2], paddings[0]):
         part = functional.conv2d(_flatten(maps, seen), weight[:, :, tap], None, stride, paddings[1:], groups=groups)
-        part = part.unflatten(0, (len(maps), -1)).transpose(1, 2)
+        part = part.unflatten(0, (maps.shape[0], -1)).transpose(1, 2)
         if total is None:
-            total = maps.new_zeros(len(maps), part.shape[1], outputs, *part.shape[3:])
+            total = maps.new_zeros(maps.shape[0], part.shape[1], outputs, *part.shape[3:])
             total = total.contiguous(memory_format=torch.channels_last_3d) if _is_last(maps) else total
         total[:, :, made] += part
     return total
@@ -135,7 +135,7 @@ class FrameConvolution(torch.autograd.Function):
                 _flatten(gradient, made), _flatten(maps, seen), weight[:, :, tap], None, ctx.stride, ctx.paddings[1:],
                 [1, 1], False, [0, 0], ctx.groups, [*wanted, False])
             if wanted[0]:
-                of_maps[:, :, seen] += of_seen.unflatten(0, (len(maps), -1)).transpose(1, 2)
+                of_maps[:, :, seen] += of_seen.unflatten(0, (maps.shape[0], -1)).transpose(1, 2)
             if wanted[1]:
                 of_weight[:, :, tap] = of_tap
         return of_maps, of_weight, None, None, None
