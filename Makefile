@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: repro test quick lab app verify pdf readme bench growth faults times clips clean lock
 
 repro: clips
+	$(BIN)/python -m health_actions.mend
 	dvc repro
 	@echo "The report is reports/index.html"
 

@@ -39,9 +39,14 @@ def kill(process: subprocess.Popen, *, whole: bool) -> None:
     process.wait()
 
 
+def repro(*targets: str) -> list[str]:
+    """What `make repro` does, as one process."""
+    return ["sh", "-c", 'python -m health_actions.mend && exec dvc repro "$@"', "sh", *targets]
+
+
 def start(project: Path, *targets: str) -> subprocess.Popen:
     log = (project.parent / "disturbed.log").open("a")
-    return subprocess.Popen(["dvc", "repro", *targets], cwd=project, env=set_environment(project), stdout=log,
+    return subprocess.Popen(repro(*targets), cwd=project, env=set_environment(project), stdout=log,
                             stderr=subprocess.STDOUT)
 
 
@@ -59,7 +64,7 @@ def disturb(project: Path, *targets: str, kills: int, seed: int = 0, shortest: f
             kill(process, whole=rows[-1]["whole"])
         rows[-1]["files"] = len(hash_results(project))
         print(rows[-1], flush=True)
-    run(project, "dvc", "repro", *targets)
+    run(project, *repro(*targets))
     return pd.DataFrame(rows)
 
 
@@ -82,12 +87,12 @@ def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
     for copy in (other, together):
         shutil.copytree(project / "data", copy / "data")
     started = time.monotonic()
-    run(project, "dvc", "repro")
+    run(project, *repro())
     expected = hash_results(project)
     print(f"undisturbed: {len(expected)} files, {time.monotonic() - started:.0f} s", flush=True)
     rows = disturb(other, kills=kills, seed=seed, longest=longest)
     codes = run_twice_at_once(together)
-    run(together, "dvc", "repro")
+    run(together, *repro())
     lost = 0
     for name, copy in (("killed", other), ("two at once", together)):
         found = hash_results(copy)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import time
 
 from health_actions import extraction
 
@@ -18,6 +19,7 @@ def kill(source, target, *_):
 def hang(source, target, frames, recipe, settings, live):
     if source.stem == "clip_2":
         extraction.HANG = 1.0
+        time.sleep(0.1)  # the watch that was set for the usual time is renewed after a part of it only
         live()
         ctypes.PyDLL(None).sleep(200)  # the interpreter's lock is held all the time: no Python code runs here
     return kill(source.with_name("clip_0.mp4"), target)

@@ -122,45 +122,35 @@ def centre_box(width: int, height: int, size: int) -> tuple[tuple[int, int], tup
 class MultiScaleCornerCrop(v2.Transform):
     """Study B's training crop: a square at one of four corners or the centre, bilinearly resized; see `corner_box`.
 
-    Mirroring, scale and corner are drawn once a call, by torch's global generator (see `datasets.draw_augmentation`):
-    every frame of a clip is cropped in the same way.
+    Scale and corner are drawn once a call, by torch's global generator (see `datasets.draw_augmentation`): every frame
+    of a clip is cropped in the same way.
 
     Args:
         size: of the result, pixels.
         scales: to draw from, above 0 and up to 1.
-        flip: probability of mirroring a clip before it is cropped, 0-1.
 
     Raises:
-        ValueError: for a size below 2, no scales or a probability that is none; for scales that are out of range when
-            the first of them is drawn.
+        ValueError: for a size below 2 or no scales; for scales that are out of range when the first of them is drawn.
     """
 
-    def __init__(self, size: int, scales: tuple[float, ...] = SCALES, flip: float = 0.0):
+    def __init__(self, size: int, scales: tuple[float, ...] = SCALES):
         super().__init__()
         _check_size(size)
         if not scales:
             raise ValueError("a training crop needs one scale at least, found none")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"the probability of mirroring must lie from 0 to 1, found {flip}")
-        self.size, self.scales, self.flip = size, tuple(scales), flip
+        self.size, self.scales = size, tuple(scales)
 
     def make_params(self, flat_inputs: list) -> dict:
-        """Draw mirroring, scale, corner and box for the size of the first input (a clip or a frame)."""
+        """Draw scale, corner and box for the size of the first input (a clip or a frame)."""
         height, width = functional.get_size(flat_inputs[0])
-        mirrored = bool(torch.rand(()) < self.flip)
         scale = self.scales[int(torch.randint(len(self.scales), ()))]
         corner = CORNERS[int(torch.randint(len(CORNERS), ()))]
-        left, top, right, bottom = corner_box(width, height, scale, corner)
-        if mirrored:  # the box is cut out of the picture as it is, which is then mirrored: it is the smaller one
-            left, right = width - right, width - left
-        return {"mirrored": mirrored, "scale": scale, "corner": corner, "box": (left, top, right, bottom)}
+        return {"scale": scale, "corner": corner, "box": corner_box(width, height, scale, corner)}
 
     def transform(self, inpt: torch.Tensor, params: dict) -> torch.Tensor:
         """(..., 3, height, width) -> (..., 3, size, size) of the same dtype."""
         left, top, right, bottom = params["box"]
-        square = functional.crop(inpt, top, left, bottom - top, right - left)
-        square = functional.horizontal_flip(square) if params["mirrored"] else square
-        return functional.resize(square, [self.size, self.size])
+        return functional.resized_crop(inpt, top, left, bottom - top, right - left, [self.size, self.size])
 
 
 class CentreCrop(v2.Transform):
@@ -215,8 +205,9 @@ def build_crops(size: int, *, flip: float = 0.5, scales: tuple[float, ...] = SCA
     Raises:
         ValueError: for a size below 1, no scales, or a probability that is none.
     """
-    crop = MultiScaleCornerCrop(size, scales, flip)
-    return v2.Compose([MiddleSquare(), crop]) if middle_square else crop, CentreCrop(size)
+    steps = [v2.RandomHorizontalFlip(flip), *([MiddleSquare()] if middle_square else []),
+             MultiScaleCornerCrop(size, scales)]
+    return v2.Compose(steps), CentreCrop(size)
 
 
 def place_frames(length: int, window: int, stride: int = 1, how: str = "centre",
