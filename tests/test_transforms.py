@@ -277,6 +277,21 @@ def test_the_test_crop_shows_the_middle():
     assert (build_crops(20)[1](clip)[..., 1:-1] == 200).all()
 
 
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 40), st.sampled_from(SCALES), st.integers(0, 2**31))
+def test_mirroring_last_shows_what_mirroring_first_does(width, height, size, scale, seed):
+    """Every place has another on the other side that is drawn as often."""
+    clip = torch.randint(256, (2, 3, height, width), generator=draw_from(seed)).to(torch.uint8)
+    crop, other_side = MultiScaleCornerCrop(size), {"tl": "tr", "tr": "tl", "bl": "br", "br": "bl", "c": "c"}
+    assert sorted(other_side) == sorted(CORNERS)
+    for corner, other in other_side.items():
+        left, top, right, bottom = corner_box(width, height, scale, corner)
+        first, last = (crop.transform(given, {"box": box}).short() for given, box in (
+            (clip.flip(-1), (width - right, top, width - left, bottom)), (clip, (left, top, right, bottom))))
+        assert (first - last.flip(-1)).abs().max() <= 1
+        left_of_other = corner_box(width, height, scale, other)[0]
+        assert abs(left_of_other - (width - right)) <= 1, "in the middle, half a pixel goes to one side"
+
+
 def test_flipping_is_certain_or_never_and_twice_is_identity():
     clip = draw_clip(size=24)
     always, never = (build_crops(24, flip=flip, scales=(1.0,))[0] for flip in (1, 0))
@@ -380,7 +395,7 @@ def test_a_window_that_cannot_be_is_told(call, message):
 def test_crops_of_the_middle_square_never_leave_it(width, height, seed):
     clip = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     left = (width - height) // 2
-    clip[..., left:left + height] = 255
+    clip[..., left:left + height + (width - height) % 2] = 255
     training, _ = build_crops(16, middle_square=True)
     torch.manual_seed(seed)
     assert training(clip).min() >= 200, "nothing but the middle, give or take half a pixel"

@@ -145,7 +145,7 @@ NTU_CONTENTS = [
          "clips that test clips share with training or validation clips, under the split in use and under "
          "others."),
     Item("figure_2_training_input.png", "Figure 2: training input", "charts",
-         "Snapshots after each transform: mirrored, cropped at a corner at one of five scales, resized."),
+         "Snapshots after each transform: cropped at a corner at one of five scales, resized, mirrored."),
     Item("figure_3_test_input.png", "Figure 3: test input", "charts",
          "Scaled, cropped in the centre; windows for video-level scores."),
     Item("figure_6_costs.svg", "Figure 6: what the networks cost", "structures",
