@@ -50,8 +50,7 @@ def start(project: Path, *targets: str) -> subprocess.Popen:
                             stderr=subprocess.STDOUT)
 
 
-def disturb(project: Path, *targets: str, kills: int, seed: int = 0, shortest: float = 1, longest: float = 40
-            ) -> pd.DataFrame:
+def disturb(project: Path, *targets: str, kills: int, longest: float, seed: int = 0, shortest: float = 1) -> pd.DataFrame:
     """Start and kill a run so many times, then let it end; a row a kill: seconds, whole, files (finished by then)."""
     draw, rows = random.Random(seed), []
     for number in range(kills):
@@ -78,7 +77,9 @@ def run_twice_at_once(project: Path, *targets: str) -> list[int]:
 
 def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
          seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
-         longest: Annotated[float, typer.Option(help="Seconds that a run has at most before it is killed.")] = 40,
+         longest: Annotated[float | None, typer.Option(
+             help="Seconds that a run has at most before it is killed. Default: a tenth of an undisturbed run, so that "
+                  "all of them hit one that is not done yet.")] = None,
          folder: Annotated[Path | None, typer.Option(help="Work here; stays. Default: a folder that goes.")] = None):
     """Tried, handled, lost: whether a killed run, taken up again, ends as an undisturbed one does."""
     work = Path(folder or tempfile.mkdtemp(prefix="kill-"))
@@ -89,8 +90,9 @@ def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
     started = time.monotonic()
     run(project, *repro())
     expected = hash_results(project)
-    print(f"undisturbed: {len(expected)} files, {time.monotonic() - started:.0f} s", flush=True)
-    rows = disturb(other, kills=kills, seed=seed, longest=longest)
+    undisturbed = time.monotonic() - started
+    print(f"undisturbed: {len(expected)} files, {undisturbed:.0f} s", flush=True)
+    rows = disturb(other, kills=kills, seed=seed, longest=longest or undisturbed / 10)
     codes = run_twice_at_once(together)
     run(together, *repro())
     lost = 0
