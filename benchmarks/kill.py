@@ -50,7 +50,8 @@ def start(project: Path, *targets: str) -> subprocess.Popen:
                             stderr=subprocess.STDOUT)
 
 
-def disturb(project: Path, *targets: str, kills: int, longest: float, seed: int = 0, shortest: float = 1) -> pd.DataFrame:
+def disturb(project: Path, *targets: str, kills: int, longest: float, shortest: float = 1, seed: int = 0
+            ) -> pd.DataFrame:
     """Start and kill a run so many times, then let it end; a row a kill: seconds, whole, files (finished by then)."""
     draw, rows = random.Random(seed), []
     for number in range(kills):
