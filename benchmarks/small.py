@@ -85,6 +85,14 @@ def shrink_comparisons(study: dict) -> None:
     study["switches"] |= {"folds_trained": 1, "epochs": 1, "repeats": 1}
     study["protocols"] |= {"epochs": 1, "seeds": [0], "compared_folds": 3}
 
+
+def run_handwash(project: Path, **options) -> str:
+    """Study A alone, and the report of it."""
+    stages = [f"handwash_{name}" for name in ("figures", "settings", "streams", "errors", "switches", "protocols")]
+    return run(project, "dvc", "repro", *stages, **options) + run(
+        project, sys.executable, "-m", "health_actions.report", **options)
+
+
 def read_params(project: Path) -> dict:
     return yaml.safe_load((project / "params.yaml").read_text())
 

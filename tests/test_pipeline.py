@@ -13,14 +13,14 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import HANDWASH_CLASSES, ROOT, SHARED
+from conftest import HANDWASH_CLASSES, ROOT
 from small import (
     TWO_CORES,
     make_project,
     run,
+    run_handwash,
     set_environment,
     shrink,
-    shrink_comparisons,
     write_small_clips,
 )
 
@@ -37,13 +37,6 @@ def project(tmp_path_factory) -> Path:
     write_small_clips(project)
     run(project, "dvc", "repro")
     return project
-
-
-def run_handwash(project: Path, **options) -> str:
-    """Study A alone, and the report of it."""
-    stages = [f"handwash_{name}" for name in ("figures", "settings", "streams", "errors", "switches", "protocols")]
-    return run(project, "dvc", "repro", *stages, **options) + run(
-        project, sys.executable, "-m", "health_actions.report", **options)
 
 
 def read_reports(project: Path) -> dict[str, bytes]:
@@ -247,30 +240,6 @@ def test_clips_of_ones_own_take_the_place_of_the_embedded_ones(project, tmp_path
     assert list(table["clips"]) == [9]
     assert pd.read_csv(own / "reports" / "handwash" / "tables" / "mcnemar.csv").empty, "one architecture has no pair"
     assert "given by the folders" in (own / "reports" / "index.html").read_text()
-
-
-@pytest.mark.skipif(not (SHARED / "clips" / "handwash").is_dir(), reason="the real hand-wash clips are not at hand")
-def test_real_clips_are_recognised_from_other_recordings(tmp_path):
-    """A reduced version of the run on real clips: one architecture and its rival, folds by recording."""
-    def reduce(params):
-        params["handwash"]["models"] = ["cnn_lstm_efficientnet_lite0", "three_stream"]
-        study = params["laptop"]["handwash"]
-        study["frames"]["sizes"] = [32, 128]
-        study["architectures"]["cnn_lstm_efficientnet_lite0"]["epochs"] = 25
-        study["architectures"]["three_stream"] |= {"size": 32, "epochs": 1}
-        shrink_comparisons(study)
-
-    real = make_project(tmp_path / "project", reduce)
-    shutil.copytree(SHARED / "clips" / "handwash", real / "data" / "handwash")
-    run_handwash(real, cores={})
-    reports = real / "reports" / "handwash"
-    result = json.loads((reports / "metrics.json").read_text())["cnn_lstm_efficientnet_lite0"]
-    assert result["clips"] == 62, "69 files, 7 of them are copies of others"
-    assert result["clip_top1"] >= 0.55
-    assert "none of them rendered by this project" in (real / "reports" / "index.html").read_text()
-    assert list(pd.read_csv(reports / "tables" / "protocols.csv")["protocol"]) == ["stratified", "by_performer"]
-    assert "Skipped: by_scene: a split by scene needs at least two of them; all 62 clips are of scene" in (
-        reports / "notebooks" / "10_handwash_protocols.html").read_text()
 
 
 def test_every_table_and_figure_has_the_cell_that_made_it(project):
