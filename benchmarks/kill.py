@@ -80,7 +80,7 @@ def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
          seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
          longest: Annotated[float | None, typer.Option(
              help="Seconds that a run has at most before it is killed. Default: a tenth of an undisturbed run, so that "
-                  "all of them hit one that is not done yet.")] = None,
+                  "nearly all hit one that is not done yet.")] = None,
          folder: Annotated[Path | None, typer.Option(help="Work here; stays. Default: a folder that goes.")] = None):
     """Tried, handled, lost: whether a killed run, taken up again, ends as an undisturbed one does."""
     work = Path(folder or tempfile.mkdtemp(prefix="kill-"))

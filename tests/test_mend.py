@@ -90,3 +90,8 @@ def test_nothing_is_touched_while_dvc_is_at_work(project):
     with make_lock(str(folder / "lock"), tmp_dir=str(folder)):
         assert mend(project) == []
     assert lock.read_text().endswith("fra") and mend(project)
+
+
+def test_a_lock_that_was_committed_cut_off_is_mended_in_a_fresh_clone(tmp_path):
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages:\n  fra")
+    assert mend(tmp_path) and not (tmp_path / "dvc.lock").exists()

@@ -45,6 +45,7 @@ def mend(root: Path) -> list[str]:
     locks = folder / RWLOCK_FILE
     if is_whole(locks, json.loads, LOCKS) and is_whole(lock, yaml.safe_load, STAGES):
         return done
+    folder.mkdir(parents=True, exist_ok=True)  # not there yet in a fresh clone
     with ExitStack() as stack:
         try:
             for name in ("lock", RWLOCK_LOCK):
