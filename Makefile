@@ -29,7 +29,7 @@ lab: .venv/.ready
 
 # Hand-wash check and patient monitor in the browser, on this machine alone.
 app: .venv/.ready
-	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/python -m health_actions.app
+	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/python -m app
 
 # Names what of the report does not hold any more: recomputed from dvc.lock and the files at hand.
 verify: .venv/.ready

@@ -33,17 +33,17 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks import plain
-from health_actions.classifier import Classifier, fit
-from health_actions.clips import NTU_ACTIONS, find_clips
-from health_actions.datasets import FrameDataset, build_loader, decode_kept, seed_of
-from health_actions.extraction import extract_archives
+from health_actions.data.clips import NTU_ACTIONS, find_clips
+from health_actions.data.extraction import extract_archives
+from health_actions.data.transforms import build_crops, build_input_transform
+from health_actions.data.video import SUFFIXES, stream_frames
+from health_actions.learning.classifier import Classifier, fit
+from health_actions.learning.datasets import FrameDataset, build_loader, decode_kept, seed_of
+from health_actions.learning.precision import autocast, choose_precision, keep_memory, prepare_training
+from health_actions.learning.recipe import Recipe
 from health_actions.models import build_model
 from health_actions.paths import at_root, find_root, replacing
-from health_actions.precision import autocast, choose_precision, keep_memory, prepare_training
 from health_actions.progress import LOG_VARIABLE, tell
-from health_actions.recipe import Recipe
-from health_actions.transforms import build_crops, build_input_transform
-from health_actions.video import SUFFIXES, stream_frames
 
 NETWORKS = ["c3d", "resnet18", "resnet50", "resnet101", "resnext101", "mobilenetv2", "shufflenetv2", "squeezenet"]
 CLASSES = 9
@@ -162,7 +162,7 @@ def build_plain_loader(setting: Setting, clips: pd.DataFrame, *, training: bool)
 
 
 def build_our_loader(setting: Setting, clips: pd.DataFrame, epoch: int, *, training: bool) -> DataLoader:
-    """Batches of clips from archives, as `health_actions.training` makes them."""
+    """Batches of clips from archives, as `health_actions.learning.training` makes them."""
     values, classes = setting.values, sorted(set(setting.catalogue["class"]))
     crops = build_crops(values["size"], flip=values["flip"], middle_square=values["middle_square"])
     dataset = FrameDataset(

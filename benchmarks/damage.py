@@ -25,14 +25,14 @@ import torch
 import typer
 from PIL import Image
 
-from health_actions import extraction
-from health_actions.clips import find_clips
-from health_actions.commands import predict_video
-from health_actions.extraction import extract_archives, extract_frames
+from health_actions.analysis.recognition import Recogniser, Sampling
+from health_actions.cli import predict_video
+from health_actions.data import extraction
+from health_actions.data.clips import find_clips
+from health_actions.data.extraction import extract_archives, extract_frames
+from health_actions.data.sandbox import sample_apart
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
-from health_actions.recognition import Recogniser, Sampling
-from health_actions.uploads import sample_apart
 
 CLASSES = ["step_1", "step_2"]
 WINDOW = 8

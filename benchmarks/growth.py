@@ -29,12 +29,12 @@ import pandas as pd
 import typer
 import yaml
 
-from health_actions.annotations import audit_splits, write_annotations
-from health_actions.clips import NTU_ACTIONS, find_clips
-from health_actions.extraction import extract_archives, extract_frames
-from health_actions.frames import load_frames, name_folders, open_clip, read_index
+from health_actions.data.annotations import audit_splits, write_annotations
+from health_actions.data.clips import NTU_ACTIONS, find_clips
+from health_actions.data.extraction import extract_archives, extract_frames
+from health_actions.data.frames import load_frames, name_folders, open_clip, read_index
+from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS, drop_duplicates, find_duplicates, make_splits, sign
 from health_actions.progress import LOG_VARIABLE
-from health_actions.splits import NTU_PROTOCOLS, PROTOCOLS, drop_duplicates, find_duplicates, make_splits, sign
 
 SIZES = [1_000, 10_000, 56_880]
 CLASSES = [*NTU_ACTIONS.values(), *(f"A{number:03d}" for number in range(50, 61))]
@@ -149,8 +149,8 @@ def measure_steps(count: int, folder: Path) -> dict:
 
 def load_batch(frames: Path, clips: pd.DataFrame) -> int:
     """Make what trains from all clips and take its first batch; returns how many clips it holds."""
-    from health_actions.datasets import FrameDataset, build_loader, seed_of  # here, since torch is large
-    from health_actions.transforms import build_input_transform
+    from health_actions.data.transforms import build_input_transform
+    from health_actions.learning.datasets import FrameDataset, build_loader, seed_of  # here, since torch is large
 
     dataset = FrameDataset(frames, clips, CLASSES, size=32, window=8, stride=1, draw=(0, 1, 1),
                            input_transform=build_input_transform([0.5] * 3, [0.25] * 3))

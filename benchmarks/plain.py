@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
 
+from health_actions.data.transforms import CORNERS, SCALES, centre_box, corner_box
 from health_actions.models import build_model
 from health_actions.models.shufflenetv2 import Unit
-from health_actions.transforms import CORNERS, SCALES, centre_box, corner_box
 
 
 def extract(videos: list[Path], output: Path, *, height: int, quality: int = 90) -> int:

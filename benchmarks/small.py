@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from health_actions.synthetic.handwash import write_clips
-from health_actions.synthetic.ntu import write_clips as write_ntu_clips
+from synthetic_clips.handwash import write_clips
+from synthetic_clips.ntu import write_clips as write_ntu_clips
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

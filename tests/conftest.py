@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from health_actions.extraction import extract_frames
-from health_actions.frames import read_index
+from health_actions.data.extraction import extract_frames
+from health_actions.data.frames import read_index
+from health_actions.data.splits import make_splits
 from health_actions.progress import LOG_VARIABLE
-from health_actions.splits import make_splits
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"  # optional: real clips and fixtures of the published code

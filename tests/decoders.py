@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from health_actions import extraction
+from health_actions.data import extraction
 
 
 def kill(source, target, *_):

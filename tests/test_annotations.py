@@ -6,8 +6,8 @@ from conftest import CLASSES, list_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.annotations import audit_splits, count_clips, write_annotations
-from health_actions.splits import make_splits
+from health_actions.data.annotations import audit_splits, count_clips, write_annotations
+from health_actions.data.splits import make_splits
 
 PAIR = ["clip", "other"]
 

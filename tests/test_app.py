@@ -16,7 +16,7 @@ from conftest import draw_square, list_files, write_video
 from playwright.sync_api import expect, sync_playwright
 from test_uploads import make_project
 
-from health_actions import app
+from app import page as app
 from health_actions.pdf import find_chromium
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio")
@@ -40,7 +40,7 @@ def project(tmp_path_factory, data_folder, frames_folder):
 def running(project, tmp_path_factory):
     """The app as `make app` starts it: its process, its address, and the folder for temporary files."""
     place, port = tmp_path_factory.mktemp("temporary"), find_port()
-    command = [sys.executable, "-m", "health_actions.app", "--port", str(port)]
+    command = [sys.executable, "-m", "app.page", "--port", str(port)]
     process = subprocess.Popen(command, cwd=project, env=os.environ | {"TMPDIR": str(place)}, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     line = process.stdout.readline()

@@ -9,8 +9,8 @@ import torch
 from conftest import draw_square, write_video
 from torch import nn
 
-from health_actions import behaviour, evaluation
-from health_actions.behaviour import (
+from health_actions.analysis import behaviour, evaluation
+from health_actions.analysis.behaviour import (
     Mask,
     brighten,
     change_clip,
@@ -26,9 +26,9 @@ from health_actions.behaviour import (
     pair_cameras,
     reverse,
 )
-from health_actions.extraction import extract_archives
+from health_actions.data.extraction import extract_archives
 from health_actions.figures.networks import plot_behaviour
-from health_actions.synthetic.ntu import clip_name, describe_clip
+from synthetic_clips.ntu import clip_name, describe_clip
 
 CLASSES = ["falling_down", "headache"]
 SETTINGS = {"falling": "falling_down", "hand_action": "headache", "brightness": [0.8, 1.2], "shift": 0.04, "mask": 0.12}

@@ -12,8 +12,8 @@ from torch import nn
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import bench, plain  # noqa: E402
-from health_actions.extraction import extract_archives  # noqa: E402
-from health_actions.frames import open_clip  # noqa: E402
+from health_actions.data.extraction import extract_archives  # noqa: E402
+from health_actions.data.frames import open_clip  # noqa: E402
 
 HEIGHT = 48
 

@@ -3,7 +3,7 @@ from conftest import CLASSES, HANDWASH_CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.clips import HANDWASH_NAME, NoClips, find_clips
+from health_actions.data.clips import HANDWASH_NAME, NoClips, find_clips
 
 
 def lay(folder, *paths):

@@ -13,8 +13,8 @@ from conftest import CLASSES, ROOT
 from test_recognition import make_card
 from typer.testing import CliRunner
 
-from health_actions import uploads
-from health_actions.commands import app
+from health_actions.cli import app
+from health_actions.data import sandbox as uploads
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
 

@@ -5,8 +5,11 @@ import simplejpeg
 import torch
 from conftest import CLASSES, draw_numbers, list_files, write_video
 
-from health_actions import datasets
-from health_actions.datasets import (
+from health_actions.data.extraction import extract_archives, extract_frames
+from health_actions.data.frames import load_frames
+from health_actions.data.transforms import build_augmentation, build_input_transform
+from health_actions.learning import datasets
+from health_actions.learning.datasets import (
     FeatureDataset,
     FrameDataset,
     build_loader,
@@ -17,10 +20,7 @@ from health_actions.datasets import (
     seed_of,
     take_clips,
 )
-from health_actions.extraction import extract_archives, extract_frames
-from health_actions.frames import load_frames
 from health_actions.models import build_model
-from health_actions.transforms import build_augmentation, build_input_transform
 
 PLAIN = build_input_transform([0.0] * 3, [1.0] * 3)
 MIRRORED = [0, 2, 1]  # of CLASSES
@@ -281,7 +281,7 @@ def test_the_codes_hash_is_one_of_all_its_files_but_the_renderer(tmp_path, monke
     package = tmp_path / "package"
     (package / "synthetic").mkdir(parents=True)
     (package / "datasets.py").write_text("one")
-    monkeypatch.setattr("health_actions.datasets.__file__", str(package / "datasets.py"))
+    monkeypatch.setattr("health_actions.learning.datasets.__file__", str(package / "datasets.py"))
     hashes = []
     for file in ("datasets.py", "synthetic/hands.py", "models.py"):
         (package / file).write_text("two")

@@ -14,10 +14,10 @@ from conftest import CLASSES, draw_square, list_files, write_video
 from decoders import fill_memory, hang, kill, note_process
 from joblib._parallel_backends import MultiprocessingBackend
 
-from health_actions import extraction
-from health_actions.clips import find_clips
-from health_actions.engines import start_engine
-from health_actions.extraction import extract_archives, extract_frames
+from health_actions.data import extraction
+from health_actions.data.clips import find_clips
+from health_actions.data.engines import start_engine
+from health_actions.data.extraction import extract_archives, extract_frames
 
 
 @pytest.fixture(scope="module")

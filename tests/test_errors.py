@@ -7,7 +7,7 @@ import pytest
 from conftest import CLASSES, make_clips
 from matplotlib import pyplot
 
-from health_actions.errors import (
+from health_actions.analysis.errors import (
     compare_mix_ups,
     describe_error,
     is_other_hand,
@@ -16,11 +16,11 @@ from health_actions.errors import (
     summarise_errors,
     write_page,
 )
-from health_actions.evaluation import count_confusions
+from health_actions.analysis.saliency import compare_shares
 from health_actions.figures.pictures import show_error
 from health_actions.figures.scores import plot_shares
 from health_actions.figures.style import save_figure
-from health_actions.saliency import compare_shares
+from health_actions.learning.evaluation import count_confusions
 
 A, B, C = CLASSES
 CLIPS = make_clips([("one/a", A, "001", "G01"), ("one/b", A, "002", "G01"), ("two/a", B, "001", "G01"),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from health_actions.comparison import (
+from health_actions.data.transforms import build_input_transform
+from health_actions.learning.comparison import (
     add_gains,
     choose_architecture,
     choose_model,
@@ -26,8 +27,8 @@ from health_actions.comparison import (
     list_trained,
     prefer_pretrained,
 )
-from health_actions.datasets import FrameDataset, cache_features, take_clips
-from health_actions.evaluation import (
+from health_actions.learning.datasets import FrameDataset, cache_features, take_clips
+from health_actions.learning.evaluation import (
     count_confusions,
     give_interval,
     list_mix_ups,
@@ -40,7 +41,6 @@ from health_actions.evaluation import (
 from health_actions.models import build_model
 from health_actions.models.folder import load_model, save_model
 from health_actions.models.structure import count_operations, measure_latency
-from health_actions.transforms import build_input_transform
 
 A, B, C = CLASSES
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from health_actions import extraction
-from health_actions.clips import NoClips
-from health_actions.extraction import extract_archives, extract_frames, sample_indices, unpack_archives
-from health_actions.frames import ClipArchive, list_sizes, load_frames, open_clip, read_index
+from health_actions.data import extraction
+from health_actions.data.clips import NoClips
+from health_actions.data.extraction import extract_archives, extract_frames, sample_indices, unpack_archives
+from health_actions.data.frames import ClipArchive, list_sizes, load_frames, open_clip, read_index
+from health_actions.data.video import UnreadableVideo
 from health_actions.paths import DiskFull
-from health_actions.video import UnreadableVideo
 
 CLIP = "Step_1/HandWash_001_A_01_G_01"
 
@@ -216,7 +216,7 @@ def test_a_full_disk_is_told_by_processes_as_well(folder, tmp_path, kind):
     """A limit on the size of files, which the processes inherit, stands for the full disk."""
     options = {"frames": "sizes=[64], length=10, stride=4", "archives": "height=64, naming='handwash'"}[kind]
     code = (f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))\n"
-            f"from health_actions.extraction import extract_{kind} as extract\n"
+            f"from health_actions.data.extraction import extract_{kind} as extract\n"
             f"extract({str(folder)!r}, {str(tmp_path / 'out')!r}, {CLASSES}, processes=2, {options})")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1

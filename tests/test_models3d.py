@@ -8,10 +8,10 @@ from test_models import test_logits_are_those_of_the_published_code as compare_w
 from torch import nn
 from torch.nn import functional
 
+from health_actions.learning.precision import choose_precision
 from health_actions.models import build_model, load_published
 from health_actions.models.conv3d import Conv3d, find_used_taps
 from health_actions.models.folder import CARD_KEYS, save_model
-from health_actions.precision import choose_precision
 
 PARAMETERS = {"c3d": 78_038_153, "resnet18": 33_034_697, "resnet50": 46_217_417, "resnet101": 85_263_561,
               "resnext101": 47_539_657, "mobilenetv2": 2_365_577, "shufflenetv2": 1_308_405, "squeezenet": 1_842_377}

@@ -10,12 +10,12 @@ from conftest import SHARED, draw_numbers, draw_square, list_files, tell_numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.annotations import audit_splits, write_annotations
-from health_actions.clips import NTU_ACTIONS, NoClips, find_clips, read_ntu_name
-from health_actions.extraction import extract_archives, unpack_archives
-from health_actions.frames import ClipArchive, name_folders, open_clip, read_index
-from health_actions.splits import NTU_PROTOCOLS, hold_out, make_splits, sign
-from health_actions.video import UnreadableVideo, stream_frames
+from health_actions.data.annotations import audit_splits, write_annotations
+from health_actions.data.clips import NTU_ACTIONS, NoClips, find_clips, read_ntu_name
+from health_actions.data.extraction import extract_archives, unpack_archives
+from health_actions.data.frames import ClipArchive, name_folders, open_clip, read_index
+from health_actions.data.splits import NTU_PROTOCOLS, hold_out, make_splits, sign
+from health_actions.data.video import UnreadableVideo, stream_frames
 
 CLASSES = ["falling_down", "headache"]
 FALL, HEADACHE = "S001C002P003R001A043_rgb", "S001C001P001R002A044_rgb"

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from health_actions import classifier, recipe
-from health_actions.classifier import Classifier
-from health_actions.datasets import FrameDataset
-from health_actions.evaluation import predict_folds, score
-from health_actions.extraction import extract_archives
-from health_actions.frames import open_clip
+from health_actions.data.extraction import extract_archives
+from health_actions.data.frames import open_clip
+from health_actions.data.splits import make_splits
+from health_actions.data.transforms import CentreCrop, build_crops, build_input_transform
+from health_actions.learning import classifier, recipe
+from health_actions.learning.classifier import Classifier
+from health_actions.learning.datasets import FrameDataset
+from health_actions.learning.evaluation import predict_folds, score
+from health_actions.learning.recipe import Recipe
+from health_actions.learning.training import Run, train_runs
 from health_actions.models.folder import load_model
-from health_actions.recipe import Recipe
-from health_actions.splits import make_splits
-from health_actions.starts import find_released, read_start, write_start
-from health_actions.training import Run, train_runs
-from health_actions.transforms import CentreCrop, build_crops, build_input_transform
+from health_actions.models.starts import find_released, read_start, write_start
 
 CLASSES = ["falling_down", "headache"]
 PLAIN = build_input_transform([0.0] * 3, [1.0] * 3)

@@ -13,10 +13,10 @@ import torch
 from conftest import CLASSES, list_files
 from torch import nn
 
-from health_actions import onnx_export
+from health_actions.analysis import export as onnx_export
+from health_actions.analysis.export import OnnxModel, choose_clips, compare_answers, export_model, measure_onnx_latency
 from health_actions.models import build_model
 from health_actions.models.folder import load_model, save_model
-from health_actions.onnx_export import OnnxModel, choose_clips, compare_answers, export_model, measure_onnx_latency
 
 FRAMES = 8
 

@@ -11,14 +11,14 @@ import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 
-from health_actions.clips import NTU_ACTIONS
 from health_actions.contents import HANDWASH_CONTENTS, NTU_CONTENTS, STUDIES
+from health_actions.data.clips import NTU_ACTIONS
+from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
+from health_actions.data.transforms import AUGMENTATIONS
+from health_actions.learning.recipe import Recipe
 from health_actions.readme import MARK, TABLES, fill_tables
-from health_actions.recipe import Recipe
 from health_actions.report import PAGES
 from health_actions.run import list_parameters, read_params
-from health_actions.splits import NTU_PROTOCOLS, PROTOCOLS
-from health_actions.transforms import AUGMENTATIONS
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -13,12 +13,7 @@ from conftest import CLASSES, draw_numbers, draw_square, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.evaluation import predict_clips
-from health_actions.extraction import extract_archives
-from health_actions.frames import read_index
-from health_actions.models import build_model, load_published
-from health_actions.models.folder import load_model, save_model
-from health_actions.recognition import (
+from health_actions.analysis.recognition import (
     NONE,
     Familiarity,
     Recogniser,
@@ -28,9 +23,21 @@ from health_actions.recognition import (
     read_sampling,
     tabulate,
 )
-from health_actions.reject import choose_largest, halve, learn_familiarity, spread_clips, take_features, tell_rates
-from health_actions.starts import read_start
-from health_actions.video import UnreadableVideo
+from health_actions.analysis.rejection import (
+    choose_largest,
+    halve,
+    learn_familiarity,
+    spread_clips,
+    take_features,
+    tell_rates,
+)
+from health_actions.data.extraction import extract_archives
+from health_actions.data.frames import read_index
+from health_actions.data.video import UnreadableVideo
+from health_actions.learning.evaluation import predict_clips
+from health_actions.models import build_model, load_published
+from health_actions.models.folder import load_model, save_model
+from health_actions.models.starts import read_start
 
 
 def make_card(name: str, *, stride: int | None, window: int = 8, **options) -> dict:

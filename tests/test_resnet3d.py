@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from health_actions.learning.precision import autocast, choose_precision
 from health_actions.models import build_model, load_published
 from health_actions.models.resnet3d import Block
-from health_actions.precision import autocast, choose_precision
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
 

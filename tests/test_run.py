@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, list_files
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from health_actions import studies
+from health_actions.analysis import studies
 from health_actions.provenance import read_stages
 from health_actions.run import ENVIRONMENT, StageError, hash_sources, list_parameters, read_params, run_notebook
 

@@ -5,10 +5,7 @@ import torch
 from conftest import CLASSES, draw_square
 from torch import nn
 
-from health_actions.frames import load_frames
-from health_actions.models import build_model
-from health_actions.models.folder import save_model
-from health_actions.saliency import (
+from health_actions.analysis.saliency import (
     compare_shares,
     compute_saliency,
     draw_clips,
@@ -19,6 +16,9 @@ from health_actions.saliency import (
     take_window,
     unlearn,
 )
+from health_actions.data.frames import load_frames
+from health_actions.models import build_model
+from health_actions.models.folder import save_model
 
 
 class Quadrant(nn.Module):

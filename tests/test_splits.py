@@ -8,9 +8,9 @@ from conftest import CLASSES, HANDWASH_CLASSES, SHARED, draw_square, make_clips,
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from health_actions.extraction import extract_frames
-from health_actions.frames import load_frames
-from health_actions.splits import drop_duplicates, find_duplicates, make_splits, sign, try_splits
+from health_actions.data.extraction import extract_frames
+from health_actions.data.frames import load_frames
+from health_actions.data.splits import drop_duplicates, find_duplicates, make_splits, sign, try_splits
 
 SUBSETS = {"training", "validation", "testing"}
 
@@ -191,7 +191,7 @@ def test_a_protocol_that_one_seed_does_not_allow_is_skipped_as_a_whole(index, mo
         if seed == 1:
             raise ValueError("a part stays empty")
 
-    monkeypatch.setattr("health_actions.splits.make_splits", make)
+    monkeypatch.setattr("health_actions.data.splits.make_splits", make)
     assert try_splits(index, protocols=["stratified"], seeds=[0, 1], folds=3) == (
         {}, {"stratified": "a part stays empty"})
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import draw_square
 
-from health_actions.streams import ORIENTATIONS, draw_flow, draw_gradients
+from health_actions.data.streams import ORIENTATIONS, draw_flow, draw_gradients
 
 STILL = (128, 128, 0)
 

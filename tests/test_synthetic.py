@@ -6,12 +6,13 @@ import pytest
 from conftest import HANDWASH_CLASSES, list_files
 from typer.testing import CliRunner
 
-from health_actions.clips import find_clips
-from health_actions.extraction import extract_frames
-from health_actions.frames import load_frames
-from health_actions.splits import find_duplicates, sign
-from health_actions.synthetic.__main__ import app
-from health_actions.synthetic.handwash import (
+from health_actions.data.clips import find_clips
+from health_actions.data.extraction import extract_frames
+from health_actions.data.frames import load_frames
+from health_actions.data.splits import find_duplicates, sign
+from health_actions.data.video import probe, read_frames
+from synthetic_clips.__main__ import app
+from synthetic_clips.handwash import (
     ACTIONS,
     PAIRS,
     PERFORMERS,
@@ -20,7 +21,6 @@ from health_actions.synthetic.handwash import (
     render_clip,
     write_clips,
 )
-from health_actions.video import probe, read_frames
 
 SMALL = (60, 40)
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from health_actions.synthetic import motions
-from health_actions.synthetic.__main__ import app
-from health_actions.synthetic.encode import write_video
-from health_actions.synthetic.everyday import ACTIONS, EVERYDAY
-from health_actions.synthetic.figure import JOINTS, Build, Posture, bend_limb, pose
-from health_actions.synthetic.ntu import (
+from health_actions.data.video import probe, read_frames
+from synthetic_clips import motions
+from synthetic_clips.__main__ import app
+from synthetic_clips.encode import write_video
+from synthetic_clips.everyday import ACTIONS, EVERYDAY
+from synthetic_clips.figure import JOINTS, Build, Posture, bend_limb, pose
+from synthetic_clips.ntu import (
     TESTED,
     TRAINING,
     clip_name,
@@ -23,9 +24,8 @@ from health_actions.synthetic.ntu import (
     render_clip,
     write_clips,
 )
-from health_actions.synthetic.performers import PERFORMERS, SETUPS, SOURCE, performer_of
-from health_actions.synthetic.room import SIZE
-from health_actions.video import probe, read_frames
+from synthetic_clips.performers import PERFORMERS, SETUPS, SOURCE, performer_of
+from synthetic_clips.room import SIZE
 
 NUMBERS = {act.__name__: number for number, act in ACTIONS.items()}
 MEDICAL_PERFORMERS = TRAINING + TESTED

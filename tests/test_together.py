@@ -14,14 +14,14 @@ from conftest import CLASSES, ROOT
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
 
-from health_actions.classifier import Classifier
-from health_actions.datasets import FrameDataset, build_loader, choose_workers, seed_of
-from health_actions.distributed import run_together
+from health_actions.data.transforms import build_augmentation, build_input_transform
+from health_actions.learning.classifier import Classifier
+from health_actions.learning.datasets import FrameDataset, build_loader, choose_workers, seed_of
+from health_actions.learning.distributed import run_together
+from health_actions.learning.precision import choose_precision
+from health_actions.learning.recipe import Recipe
+from health_actions.learning.training import Run, train_runs
 from health_actions.models import build_model
-from health_actions.precision import choose_precision
-from health_actions.recipe import Recipe
-from health_actions.training import Run, train_runs
-from health_actions.transforms import build_augmentation, build_input_transform
 
 # Plain gradient descent: Adam makes a small gradient's last digits large ones of a weight.
 SETTINGS = {"architecture": "convlstm", "size": 32, "window": 8, "epochs": 3, "batch_size": 3, "learning_rate": 0.05,
@@ -116,7 +116,7 @@ def test_two_machines_work_together(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("MASTER_PORT", port)
     with subprocess.Popen([*TORCHRUN, "--nnodes=2", "--node-rank=1", "--nproc-per-node=1", "--master-addr=localhost",
-                           f"--master-port={port}", "-m", "health_actions.distributed"]) as second:
+                           f"--master-port={port}", "-m", "health_actions.learning.distributed"]) as second:
         assert run_together([joblib.delayed(eval)("__import__('torch').distributed.get_world_size()")] * 2,
                             devices=1, num_nodes=2) == [2, 2]
     assert second.returncode == 0
@@ -148,7 +148,7 @@ def test_an_interrupted_training_is_ended_by_two_processes(one_and_two, train, t
 
 def test_a_command_is_carried_out_by_all_and_its_mistakes_end_all():
     ended = subprocess.run([*TORCHRUN, "--standalone", "--local-addr=localhost", "--nproc-per-node=2", "-m",
-                            "health_actions.distributed", "train", "--arch", "nothing", "--save-dir", "nowhere"],
+                            "health_actions.learning.distributed", "train", "--arch", "nothing", "--save-dir", "nowhere"],
                            cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode and ended.stderr.count("error: params.yaml has no architecture 'nothing'") == 1
 

@@ -15,18 +15,18 @@ from conftest import CLASSES, list_files
 from torch import nn
 from torch.nn import functional
 
-from health_actions import training
-from health_actions.classifier import Classifier, EndWithParent
-from health_actions.datasets import fold_normalisation, load_features, take_clips
-from health_actions.evaluation import predict_folds
-from health_actions.extraction import extract_frames
-from health_actions.frames import load_frames
+from health_actions.data.extraction import extract_frames
+from health_actions.data.frames import load_frames
+from health_actions.learning import training
+from health_actions.learning.classifier import Classifier, EndWithParent
+from health_actions.learning.datasets import fold_normalisation, load_features, take_clips
+from health_actions.learning.evaluation import predict_folds
+from health_actions.learning.precision import autocast, choose_precision
+from health_actions.learning.recipe import Recipe, describe_architecture, read_recipe
+from health_actions.learning.training import Result, Run, prepare_features, train_runs
 from health_actions.models import build_model
 from health_actions.models.folder import load_model
-from health_actions.precision import autocast, choose_precision
-from health_actions.recipe import Recipe, describe_architecture, read_recipe
-from health_actions.starts import write_start
-from health_actions.training import Result, Run, prepare_features, train_runs
+from health_actions.models.starts import write_start
 
 FROZEN = {"architecture": "cnn_lstm_efficientnet_lite0", "options": {"freeze": True, "lstm_width": 16},
           "augmentation": "contrast", "augmented_copies": 1}
@@ -603,7 +603,7 @@ def test_precision_is_chosen_by_the_processor_unless_it_is_given(monkeypatch):
 def test_memory_that_is_freed_serves_the_next_step():
     script = """
 import resource, numpy
-from health_actions.precision import keep_memory
+from health_actions.learning.precision import keep_memory
 kept = keep_memory()
 def ask():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -624,7 +624,7 @@ def test_three_dimensional_convolutions_are_trained_in_float32_unless_another_pr
 
 
 def test_the_precision_that_was_chosen_stands_in_the_card(train, first_fold, tmp_path, monkeypatch):
-    monkeypatch.setattr("health_actions.training.choose_precision", lambda *_, **__: "bf16-mixed")
+    monkeypatch.setattr("health_actions.learning.training.choose_precision", lambda *_, **__: "bf16-mixed")
     train(tmp_path, first_fold, epochs=1, precision="auto")
     _, card = load_model(tmp_path / "models" / "fold_1")
     assert card["training"]["precision"] == "bf16-mixed"

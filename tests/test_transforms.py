@@ -6,8 +6,7 @@ from conftest import HANDWASH_CLASSES, SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.datasets import draw_augmentation
-from health_actions.transforms import (
+from health_actions.data.transforms import (
     ACTIVITYNET,
     AUGMENTATIONS,
     CORNERS,
@@ -24,6 +23,7 @@ from health_actions.transforms import (
     place_window,
     spread_frames,
 )
+from health_actions.learning.datasets import draw_augmentation
 
 
 def draw_clip(frames=4, size=40) -> torch.Tensor:

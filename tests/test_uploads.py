@@ -22,15 +22,17 @@ from gradio import processing_utils
 from PIL import Image
 from test_recognition import make_card
 
-from health_actions import app, recognition, uploads
-from health_actions.answers import check_wash, watch_patient
-from health_actions.extraction import extract_archives
+from app import page as app
+from app.answers import check_wash, watch_patient
+from health_actions.analysis import recognition
+from health_actions.analysis.recognition import NONE, Familiarity, Recogniser
+from health_actions.analysis.studies import load_recogniser
+from health_actions.data import sandbox as uploads
+from health_actions.data.extraction import extract_archives
+from health_actions.data.sandbox import Upload, sample_apart
+from health_actions.data.video import UnreadableVideo, sample_frames
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
-from health_actions.recognition import NONE, Familiarity, Recogniser
-from health_actions.studies import load_recogniser
-from health_actions.uploads import Upload, sample_apart
-from health_actions.video import UnreadableVideo, sample_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio")
 NTU_CLASSES = ["sneeze_cough", "staggering", "falling_down"]

@@ -11,9 +11,9 @@ from conftest import draw_numbers, draw_square, tell_numbers, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from health_actions import video
-from health_actions.synthetic.encode import write_video as write_synthetic
-from health_actions.video import UnreadableVideo, VideoFacts, probe, read_frames, sample_frames, stream_frames
+from health_actions.data import video
+from health_actions.data.video import UnreadableVideo, VideoFacts, probe, read_frames, sample_frames, stream_frames
+from synthetic_clips.encode import write_video as write_synthetic
 
 
 def use(path):
@@ -195,7 +195,7 @@ def test_reading_a_damaged_video_says_nothing_by_itself(square_video, tmp_path):
     content = square_video.read_bytes()
     path = tmp_path / "damaged.mp4"
     path.write_bytes(content[:len(content) // 2])
-    code = f"from health_actions.video import probe\ntry:\n    probe({str(path)!r})\nexcept ValueError:\n    pass"
+    code = f"from health_actions.data.video import probe\ntry:\n    probe({str(path)!r})\nexcept ValueError:\n    pass"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
 

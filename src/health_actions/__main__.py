@@ -1,5 +1,5 @@
 """`python -m health_actions` is `health-actions`."""
 
-from health_actions.commands import app
+from health_actions.cli import app
 
 app(prog_name="health-actions")

@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 
 from health_actions import describe_versions
 from health_actions.contents import STUDIES, Item, Study
-from health_actions.frames import read_index
+from health_actions.data.frames import read_index
 from health_actions.paths import find_root, read_yaml, write_text
 from health_actions.provenance import Origin, Stage, describe_files, read_stages, trace_files
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from health_actions.data.streams import draw_flow, draw_gradients
+from health_actions.data.transforms import NORMALISATION
 from health_actions.models.cnn_lstm import FrameNetwork, LstmHead
-from health_actions.streams import draw_flow, draw_gradients
-from health_actions.transforms import NORMALISATION
 
 
 class ThreeStream(FrameNetwork):

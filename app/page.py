@@ -1,0 +1,163 @@
+"""Two checks in the browser, on this machine only: `python -m app.page`, in notebooks `build_app().launch()`.
+
+Which hand-wash actions do clips show, and which are missing? What does a video of a patient show, and is it an alert?
+"""
+
+import functools
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import gradio
+import matplotlib
+import typer
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from app.answers import check_wash, read_template, watch_patient
+from health_actions.analysis.studies import load_recogniser, read_params
+from health_actions.data.sandbox import FILES, LARGEST, sample_apart
+from health_actions.paths import find_root
+
+TOGETHER = 2  # videos that are looked at at the same time; others wait
+ABOUT = """# Hand washing and patients, seen by a model
+The models that come with this project learned from **synthetic clips**, so they are often wrong about real ones. This
+is **not a medical device**: do not rely on it for anybody's health. Your videos stay on this machine: nothing is
+sent anywhere, and they are deleted after an hour or when the app ends."""
+WASH = f"""Clips of single actions, or one video of a whole wash; at most {FILES} files of {LARGEST // 10**6} MB.
+The action in each is named, and the actions that none of them shows are listed with a picture."""
+MONITOR = """A video of up to four hours, or your camera: what happens when, and does somebody fall or stagger?"""
+# Browsers ask no other machine for anything: not for fonts, and not for what Gradio's own tools would fetch.
+POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
+UNUSED = re.compile("/gradio_api/(process_recording|proxy|vibe|undo-vibe|dev|profiling|stream)|/monitoring")
+
+
+class Guard:
+    """Middleware: sends `POLICY` with every answer, and refuses what Gradio offers and this page does not need."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        """As ASGI has it."""
+        async def send_with_policy(message):
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        app = PlainTextResponse("not here", 404) if UNUSED.match(scope.get("path", "")) else self.app
+        await app(scope, receive, send_with_policy)
+
+
+def take_files_only(component: gradio.components.Component) -> gradio.components.Component:
+    """Let a component take files that were uploaded, and no addresses in the web, which Gradio would fetch.
+
+    No subclass: Gradio writes a file beside the source of each.
+    """
+    move = component.async_move_resource_to_block_cache
+
+    async def move_file(place: str | None) -> str | None:
+        if "://" in str(place):
+            raise gradio.Error("Only files are taken, no addresses.")
+        return await move(place)
+
+    component.async_move_resource_to_block_cache = move_file
+    return component
+
+
+class LocalBlocks(gradio.Blocks):
+    """A page that is for this machine alone, whatever launches it."""
+
+    def launch(self, **options):
+        """As Gradio's, but for what may not be otherwise."""
+        fixed = {
+            "server_name": "127.0.0.1", "share": False, "max_file_size": LARGEST, "show_error": False,
+            "run_history": False, "enable_monitoring": False, "mcp_server": False, "ssr_mode": False, "pwa": False,
+            "footer_links": [], "quiet": True, "css": str(read_template().style()),
+            "theme": gradio.themes.Default(primary_hue="blue", font=["sans-serif"], font_mono=["monospace"]),
+            "app_kwargs": {"middleware": [Middleware(Guard)]}}
+        return super().launch(**(options | fixed))
+
+
+@functools.cache
+def claim_folder() -> tempfile.TemporaryDirectory:
+    """The one folder that uploads are written to; emptied when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="health-actions-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = folder.name  # the latter is read at its import
+    return folder
+
+
+def build_app(root: Path | None = None) -> gradio.Blocks:
+    """The page with its two tabs; a tab whose models are missing says how to get them.
+
+    Args:
+        root: of the project; by default the one around the working folder.
+
+    Raises:
+        FileNotFoundError: when there is no project.
+    """
+    root = root or find_root()
+    claim_folder()
+    if (root / "matplotlibrc").is_file():
+        matplotlib.rc_file(root / "matplotlibrc")
+    params = read_params(root)
+    alerts = params[params["profile"]]["ntu"]["evaluation"]["alerts"]
+    with LocalBlocks(title="Hand washing and patients", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gradio.Markdown(ABOUT)
+        with gradio.Tab("Hand-wash check"):
+            gradio.Markdown(WASH)
+            add_check(root, "handwash", check_wash,
+                      lambda: gradio.File(file_count="multiple", label="Videos of a hand wash", height=200))
+        with gradio.Tab("Patient monitor"):
+            gradio.Markdown(MONITOR)
+            add_check(root, "ntu", lambda recogniser, *given: watch_patient(recogniser, alerts, *given),
+                      lambda: gradio.Video(sources=["upload", "webcam"], label="Video of a patient",
+                                           elem_classes="video", webcam_options=gradio.WebcamOptions(mirror=False)))
+    return page.queue(default_concurrency_limit=TOGETHER, max_size=20)
+
+
+def add_check(root: Path, study: str, look: Callable, make_input: Callable) -> None:
+    """An input and its answer, or what is missing for it.
+
+    Args:
+        root: of the project.
+        study: whose models.
+        look: takes the recogniser, the input's value and the progress; yields the answer's HTML.
+        make_input: makes the input.
+    """
+    try:
+        recogniser = load_recogniser(root, study)
+        recogniser.read = sample_apart
+    except (OSError, ValueError) as error:
+        gradio.HTML(str(read_template().notice(f"There is no model to use: {error}.")), elem_classes="answers")
+        return
+
+    def answer(value, progress=gradio.Progress()):  # noqa: B008, Gradio finds it by its default
+        yield from look(recogniser, value, progress)
+
+    videos, bar = take_files_only(make_input()), gradio.HTML(min_height=60)
+    page = gradio.HTML(elem_classes="answers")
+    videos.change(answer, videos, page, concurrency_id="videos", concurrency_limit=TOGETHER, api_name=study,
+                  show_progress_on=bar)  # not on the answer, whose first lines are there before the last
+
+
+def main(port: Annotated[int, typer.Option(help="Of 127.0.0.1.", min=1, max=65535)] = 7860) -> None:
+    """Open the two checks on http://127.0.0.1:PORT; nothing leaves this machine."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is emptied, too
+    try:
+        page = build_app()
+        page.launch(server_port=port, prevent_thread_lock=True)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
+    page.block_thread()
+
+
+if __name__ == "__main__":
+    typer.run(main)

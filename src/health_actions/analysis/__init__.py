@@ -1,0 +1,1 @@
+"""What a trained model does with clips: errors, saliency, behaviour, rejection, videos."""
