@@ -42,8 +42,8 @@ from health_actions.learning.datasets import FrameDataset, build_loader, decode_
 from health_actions.learning.precision import autocast, choose_precision, keep_memory, prepare_training
 from health_actions.learning.recipe import Recipe
 from health_actions.models import build_model
-from health_actions.paths import at_root, find_root, replacing
-from health_actions.progress import LOG_VARIABLE, tell
+from health_actions.paths import at_root, atomic_write, find_root
+from health_actions.progress import LOG_VARIABLE, log_message
 
 NETWORKS = ["c3d", "resnet18", "resnet50", "resnet101", "resnext101", "mobilenetv2", "shufflenetv2", "squeezenet"]
 CLASSES = 9
@@ -541,7 +541,7 @@ def run(folder: Path, work_folder: Path, *, clips: int, steps: int, only: list[s
     for number, comparison in enumerate(chosen, start=1):
         measured.append((comparison, compare(comparison)))
         for row in tabulate(measured[-1:]).itertuples():
-            tell(f"{number} of {len(chosen)}: {row.what}: {row.plain:.4g} | {row.ours:.4g} {row.unit}, "
+            log_message(f"{number} of {len(chosen)}: {row.what}: {row.plain:.4g} | {row.ours:.4g} {row.unit}, "
                  f"ratio {row.ratio:.2f}")
     return tabulate(measured)
 
@@ -560,7 +560,7 @@ def main(
     output = at_root("build/benchmarks")
     output.mkdir(parents=True, exist_ok=True)
     machine, started = describe_machine(), time.monotonic()
-    tell(machine)
+    log_message(machine)
     work_folder = Path(tempfile.mkdtemp(dir=output))
     try:
         table = run(at_root(folder), work_folder, clips=clips, steps=steps, only=only or [], values=read_values())
@@ -569,7 +569,7 @@ def main(
         raise typer.Exit(2) from None
     finally:
         shutil.rmtree(work_folder, ignore_errors=True)
-    with replacing(output / "bench.csv") as temporary:
+    with atomic_write(output / "bench.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.4g")
     print(f"{machine}\n{table.to_string(index=False, na_rep='', float_format='{:.4g}'.format)}",
           *explain(table), sep="\n")

@@ -3,12 +3,12 @@ import os
 import pytest
 from conftest import list_files
 
-from health_actions.paths import at_root, find_root, replacing, write_text
+from health_actions.paths import at_root, atomic_write, find_root, write_text
 
 
 def test_a_file_is_written_under_its_name_when_the_block_ends(tmp_path):
     path = tmp_path / "new" / "table.csv"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("whole")
         assert temporary.suffix == ".csv" and not path.exists()
     assert path.read_text() == "whole" and list_files(tmp_path) == ["new/table.csv"]
@@ -18,14 +18,14 @@ def test_a_file_is_written_under_its_name_when_the_block_ends(tmp_path):
 def test_an_interrupted_write_leaves_the_old_file_and_no_temporary_one(tmp_path, kind):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(kind), replacing(path) as temporary:
+    with pytest.raises(kind), atomic_write(path) as temporary:
         temporary.write_text("half of the ne")
         raise kind("no space left")
     assert path.read_text() == "old" and list_files(tmp_path) == ["table.csv"]
 
 
 def test_a_failed_write_names_the_file_that_was_meant(tmp_path):
-    with pytest.raises(OSError, match=r"could not write .*table\.csv: No such file"), replacing(tmp_path / "table.csv"):
+    with pytest.raises(OSError, match=r"could not write .*table\.csv: No such file"), atomic_write(tmp_path / "table.csv"):
         pass  # nothing was written, so there is nothing to rename
 
 
@@ -51,6 +51,6 @@ def test_no_root_is_told(tmp_path):
 
 
 def test_two_processes_write_to_two_temporary_files(tmp_path):
-    with replacing(tmp_path / "a.csv") as temporary:
+    with atomic_write(tmp_path / "a.csv") as temporary:
         assert str(os.getpid()) in temporary.name
         temporary.touch()

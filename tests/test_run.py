@@ -142,8 +142,8 @@ def test_parameters_arrive_and_every_run_gives_the_same_bytes(project):
 
 
 def test_progress_goes_to_the_log_and_not_into_the_notebook(project, capsys):
-    code = ("from health_actions.progress import tell, track\nfor item in track(range(3), total=3, title='items'):\n"
-            "    tell(f'item {item}')")
+    code = ("from health_actions.progress import log_message, track\nfor item in track(range(3), total=3, title='items'):\n"
+            "    log_message(f'item {item}')")
     run_notebook(write_notebook(project, code), project / "out.ipynb", {})
     assert collect_output(project / "out.ipynb") == ""
     log = (project / "logs" / "out.log").read_text()

@@ -1,18 +1,14 @@
-"""Where things lie: paths are relative to the project's root, wherever Jupyter was started."""
+"""Paths from the project's root, and files that are written whole or not at all."""
 
 import errno
-import json
 import os
 import shutil
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from safetensors import SafetensorError
 
-# A file that gets a line for each file that a cell of a notebook writes: where a reader of a report finds its origin.
-WRITTEN_VARIABLE = "HEALTH_ACTIONS_WRITTEN"
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
         errno.EFBIG: "the file is larger than this disk or account allows"}
 
@@ -50,7 +46,7 @@ def place_inside(folder: Path, name: str) -> Path:
 
 
 def read_yaml(file: Path):
-    """What a YAML file says; nothing that it asks for is run.
+    """The content of a YAML file; plain values only, no code is run.
 
     Raises:
         FileNotFoundError: when there is none.
@@ -68,7 +64,7 @@ def read_yaml(file: Path):
 
 
 @contextmanager
-def named_when_failing(path: Path):
+def name_failures(path: Path):
     """Errors of writing `path` say so.
 
     Raises:
@@ -87,37 +83,26 @@ def named_when_failing(path: Path):
 
 
 @contextmanager
-def replacing(path: Path):
+def atomic_write(path: Path):
     """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
 
     A killed run or a full disk so never leaves half a file under a name that is trusted later.
 
     Raises:
-        DiskFull, OSError: see `named_when_failing`.
+        DiskFull, OSError: see `name_failures`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        with named_when_failing(path):
+        with name_failures(path):
             yield temporary
             os.replace(temporary, path)
-            note_written(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def note_written(path: Path) -> None:
-    """Note which cell of the notebook that is being run wrote a file; nothing where no stage runs this notebook."""
-    record, interactive = os.environ.get(WRITTEN_VARIABLE), sys.modules.get("IPython")
-    shell = interactive.get_ipython() if interactive else None
-    if record and shell:
-        name = os.path.relpath(path, find_root())
-        with open(record, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"file": Path(name).as_posix(), "count": len(shell.user_ns["In"]) - 1}) + "\n")

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from health_actions.paths import find_root, replacing
+from health_actions.paths import atomic_write, find_root
 
 NAMES = ["chromium", "chromium-browser", "google-chrome", "chrome", "msedge"]
 PLACES = [Path(f"/Applications/{name}.app/Contents/MacOS/{name}") for name in ("Google Chrome", "Chromium")]  # macOS
@@ -43,7 +43,7 @@ def print_report(page: Path, output: Path) -> int:
     if browser is None:
         raise PrintError(f"no Chromium found: looked for {', '.join(NAMES)} on the path and in /Applications. "
                          "Debian and Ubuntu have it: apt install chromium")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, replacing(output) as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, atomic_write(output) as temporary:
         command = [browser, "--headless", f"--user-data-dir={folder}/profile", "--no-pdf-header-footer",
                    f"--print-to-pdf={temporary.resolve()}", page.resolve().as_uri()]
         if os.geteuid() == 0:  # Chromium has no sandbox for root

@@ -23,7 +23,7 @@ def track(items: Iterable, *, total: int | None = None, title: str = "") -> Iter
         yield from tqdm(items, total=total, desc=title, file=file, mininterval=2, ncols=100, ascii=True)
 
 
-def tell(message: str) -> None:
+def log_message(message: str) -> None:
     """Say how far the work is, on a line of its own, where nothing of it is kept with the results."""
     log = os.environ.get(LOG_VARIABLE)
     if not log:

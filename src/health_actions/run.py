@@ -25,7 +25,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from health_actions.paths import WRITTEN_VARIABLE, find_root, read_yaml, replacing
+from health_actions.paths import WRITTEN_VARIABLE, atomic_write, find_root, read_yaml
 from health_actions.progress import LOG_VARIABLE
 
 # Numerical libraries give the same bytes on the same machine, figures carry no date.
@@ -123,7 +123,7 @@ def execute(root: Path, notebook: Path, output: Path, parameters: dict, log: Pat
     executed.metadata["stage"] = {"sources": hash_sources(root, os.environ.get("DVC_STAGE", "")), "written": origins}
     with log.open("a", encoding="utf-8") as file:
         file.writelines(take_warnings(executed))
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         nbformat.write(executed, temporary)
     partial.unlink()
     written.unlink(missing_ok=True)

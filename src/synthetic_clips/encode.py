@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from health_actions.data.video import SYNTHETIC_MARK
-from health_actions.paths import replacing
+from health_actions.paths import atomic_write
 
 AVI_SCALE = 3  # quantiser of every frame of an avi file, lower is better
 
@@ -30,7 +30,7 @@ def write_video(path, frames: np.ndarray, fps: int = 30, quality: int = 22, pres
         codec, form = "libx264", "mp4"
         options = {"crf": str(quality), "preset": preset, "x264-params": "cpu-independent=1"}
     muxing = {"fflags": "+bitexact"} if form == "avi" else {}
-    with replacing(path) as unfinished, av.open(str(unfinished), "w", format=form, options=muxing) as container:
+    with atomic_write(path) as unfinished, av.open(str(unfinished), "w", format=form, options=muxing) as container:
         container.metadata["comment"] = SYNTHETIC_MARK  # every file says itself that it is synthetic
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]

@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
-from health_actions.paths import replacing
+from health_actions.paths import atomic_write
 from synthetic_clips import poses
 from synthetic_clips.curves import FPS, bump, wander
 from synthetic_clips.encode import write_video
@@ -296,7 +296,7 @@ def file_twice(folder, copies: int) -> list[Path]:
             original = clip_path(folder, performer, PAIRS[performer][0], action)
             paths.append(clip_path(folder, PERFORMERS + number, PAIRS[performer][0], action))
             if original.exists():
-                with replacing(paths[-1]) as temporary:
+                with atomic_write(paths[-1]) as temporary:
                     shutil.copyfile(original, temporary)
     return [path for path in paths if path.exists()]
 

@@ -14,7 +14,7 @@ from health_actions.learning.precision import autocast
 from health_actions.models.folder import load_model
 from health_actions.models.structure import measure_latency
 from health_actions.models.three_stream import ThreeStream
-from health_actions.paths import replacing, write_text
+from health_actions.paths import atomic_write, write_text
 
 FILE, INPUT, OUTPUT = "model.onnx", "clips", "logits"
 
@@ -61,7 +61,7 @@ def export_model(folder: Path, output: Path) -> Path:
     for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")  # where in which file of this computer each operator comes from
         part.ClearField("doc_string")
-    with replacing(Path(output) / FILE) as temporary:
+    with atomic_write(Path(output) / FILE) as temporary:
         temporary.write_bytes(exported.SerializeToString(deterministic=True))
     write_text(Path(output) / "card.json", json.dumps({**card, "onnx": told}, indent=1) + "\n")
     return Path(output) / FILE

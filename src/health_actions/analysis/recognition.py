@@ -20,7 +20,7 @@ from health_actions.data.video import UnreadableVideo, sample_frames
 from health_actions.learning.evaluation import read_cards
 from health_actions.learning.precision import autocast
 from health_actions.models.folder import load_model
-from health_actions.paths import place_inside, replacing
+from health_actions.paths import atomic_write, place_inside
 
 RATE = 30  # frames per second of the clips of both studies; other videos are seen as often
 NONE = "none of these"
@@ -67,7 +67,7 @@ class Familiarity:
 
     def save(self, file: Path) -> None:
         """Write it as a safetensors file, whole or not at all."""
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             save_file({"means": self.means.contiguous(), "precision": self.precision.contiguous(),
                        "largest": torch.tensor([self.largest])}, temporary)
 

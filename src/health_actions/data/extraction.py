@@ -22,7 +22,7 @@ from health_actions.data.clips import NoClips, find_clips
 from health_actions.data.engines import list_deaths, start_engine
 from health_actions.data.frames import COUNT, PICTURE, ClipArchive, name_folders, open_clip
 from health_actions.data.video import UnreadableVideo, probe, read_frames, stream_frames
-from health_actions.paths import place_inside, replacing
+from health_actions.paths import atomic_write, place_inside
 from health_actions.progress import track
 
 HANG = 300.0  # seconds without a frame after which a process that decodes is ended from outside of FFmpeg
@@ -123,7 +123,7 @@ def unpack_archives(frames: Path, index: pd.DataFrame, output: Path) -> int:
         pictures = open_clip(frames, clip).pictures
         named = {PICTURE.format(number): picture for number, picture in enumerate(pictures, start=1)}
         for name, content in {**named, COUNT: str(len(pictures)).encode()}.items():
-            with replacing(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_bytes(content)
     return len(usable)
 
@@ -155,7 +155,7 @@ def _extract_all(folder: Path, output: Path, clips: pd.DataFrame, write, suffix:
     for empty in sorted((path for path in output.rglob("*") if path.is_dir()), reverse=True):
         if not any(empty.iterdir()):
             empty.rmdir()
-    with replacing(output / "index.csv") as temporary:
+    with atomic_write(output / "index.csv") as temporary:
         index.to_csv(temporary, index=False)
     return index
 
@@ -269,7 +269,7 @@ def _write_samples(source: Path, target: Path, frames: int, recipe: str, setting
     if _recipe(target) != recipe:
         arrays = {str(size): taken for size, taken in read_frames(source, indices, settings["sizes"]).items()}
         # As np.savez_compressed, at a third of its time, hardly larger.
-        with replacing(target) as temporary, zipfile.ZipFile(
+        with atomic_write(target) as temporary, zipfile.ZipFile(
                 temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, array in {"recipe": np.array(recipe), **arrays}.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -281,7 +281,7 @@ def _write_archive(source: Path, target: Path, frames: int, recipe: str, setting
     if frames < SHORTEST:
         raise UnreadableVideo(f"too short: {frames} frames, at least {SHORTEST} are needed")
     if _archive_recipe(target) != recipe:
-        with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             number = 0
             for number, frame in enumerate(stream_frames(source, settings["height"]), start=1):
                 live()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from health_actions.paths import replacing
+from health_actions.paths import atomic_write
 
 # Fill and hatch of the bars of a group: told apart in black and white, too.
 BARS = (("C0", ""), ("C4", "///"), ("C5", "..."), ("C3", "xxx"))
@@ -16,7 +16,7 @@ MARKS = "os^vDPX*<>"
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, SVG for charts and PNG or JPEG for pictures, the same bytes at every run."""
     metadata = {".svg": {"Date": None}, ".png": {"Software": None}}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, metadata=metadata.get(path.suffix))
 
 

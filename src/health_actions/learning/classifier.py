@@ -17,8 +17,8 @@ from torch.nn import functional
 from health_actions.learning.datasets import seed_of
 from health_actions.learning.distributed import get_share
 from health_actions.learning.recipe import Recipe
-from health_actions.paths import named_when_failing
-from health_actions.progress import tell
+from health_actions.paths import name_failures
+from health_actions.progress import log_message
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -138,7 +138,7 @@ class Classifier(lightning.LightningModule):
                          "state": copy.deepcopy(self._take_state())}
         if self.number:
             return
-        tell(f"{self.title}, epoch {row['epoch']} of {self.trainer.max_epochs}: loss {row['training_loss']:.3f}, "
+        log_message(f"{self.title}, epoch {row['epoch']} of {self.trainer.max_epochs}: loss {row['training_loss']:.3f}, "
              f"clip top-1 {row['training_clip_top1']:.3f} in training, {row['validation_clip_top1']:.3f} in validation")
 
     def _take_state(self) -> dict[str, torch.Tensor]:
@@ -175,7 +175,7 @@ class LatestEpoch(ModelCheckpoint):
     def on_train_epoch_end(self, trainer, module):
         started = time.monotonic()
         if trainer.strategy.broadcast(started >= self.next):  # all processes or none: they wait for each other in it
-            with named_when_failing(Path(self.dirpath) / "last.ckpt"):
+            with name_failures(Path(self.dirpath) / "last.ckpt"):
                 super().on_train_epoch_end(trainer, module)
             taken = time.monotonic() - started
             self.next = time.monotonic() + (20 * taken if taken > self.QUICK else 0)
@@ -238,7 +238,7 @@ def compile_forward(network: nn.Module, title: str):
             return forward(items)
         except TorchDynamoException as error:
             said = " ".join(str(error).partition("\n\n")[0].split())
-            tell(f"{title}: trained without torch.compile, which failed: {said}")
+            log_message(f"{title}: trained without torch.compile, which failed: {said}")
             forward = network.forward
             return forward(items)
     return call

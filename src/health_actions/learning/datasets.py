@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from health_actions.data.frames import decode_picture, load_frames, open_clip
 from health_actions.data.transforms import CentreCrop, place_frames, place_window, spread_frames
 from health_actions.learning.precision import keep_memory
-from health_actions.paths import named_when_failing, replacing
+from health_actions.paths import atomic_write, name_failures
 from health_actions.progress import track
 
 KEPT_BYTES = 1_000_000_000  # of a process's memory for clips; the rest is read again from disk
@@ -178,7 +178,7 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
     # One thread a process: two that share each convolution stall whenever another program takes one of the cores.
     with tempfile.TemporaryDirectory() as folder, joblib.parallel_config("loky", inner_max_num_threads=1):
         stored = Path(folder) / "model"
-        with named_when_failing(stored):
+        with name_failures(stored):
             joblib.dump(model, stored)
         encoded = joblib.Parallel(processes, return_as="generator")(joblib.delayed(_encode)(
             str(stored), frames_folder, clips["clip"].iloc[part], part, size=size, input_transform=input_transform,
@@ -191,7 +191,7 @@ def cache_features(model: nn.Module, frames_folder: Path, clips: pd.DataFrame, c
                 result[1 if copies else 0:, part.start:part.stop] = torch.from_numpy(features)
     if plain is not None:
         result[0] = plain
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         save_file({"features": result}, temporary)
     return file
 

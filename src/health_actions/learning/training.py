@@ -42,7 +42,7 @@ from health_actions.learning.precision import choose_precision, prepare_training
 from health_actions.learning.recipe import Recipe, describe_architecture, hash_weights
 from health_actions.models import build_model
 from health_actions.models.folder import save_model
-from health_actions.paths import replacing, write_text
+from health_actions.paths import atomic_write, write_text
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
         results[name] = Result(history.round(6), chosen, predictions)
         shutil.rmtree(resume, ignore_errors=True)
         if runs[name].output:
-            with replacing(Path(runs[name].output) / "history.csv") as temporary:
+            with atomic_write(Path(runs[name].output) / "history.csv") as temporary:
                 results[name].history.to_csv(temporary, index=False)
             if not runs[name].tested:
                 record = {"chosen": chosen.to_dict("list"), "models": hash_models(runs[name].output)}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from health_actions.models import build_model
-from health_actions.paths import replacing, write_text
+from health_actions.paths import atomic_write, write_text
 
 CARD_KEYS = ("architecture", "classes", "preprocessing", "clip", "training", "data", "scores")
 
@@ -30,7 +30,7 @@ def save_model(folder: Path, model: nn.Module, card: dict) -> None:
         raise ValueError(f"the card of {folder} lacks {', '.join(missing)}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "weights.safetensors") as temporary:
+    with atomic_write(folder / "weights.safetensors") as temporary:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
     write_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
 
