@@ -1,6 +1,7 @@
-# make repro   rebuild the report      make test   run the tests      make lab   open JupyterLab
-# make app      check your own videos  make verify  does the report still hold?  make pdf  print it
-# make bench    how fast is it?        make growth  do the full sets fit?        make faults  damaged videos, kill -9
+# make repro   rebuild the report      make test   the quick tests     make test-all  every test
+# make lab     open JupyterLab         make app    check your own videos
+# make verify  does the report hold?   make pdf    print it            make readme    its tables into README.md
+# make bench   how fast is it?         make growth do the full sets fit?  make faults damaged videos, kill -9
 PYTHON ?= python3
 BIN = .venv/bin
 # dvc starts its stages' commands by name, so the environment's folder comes first on the path.
@@ -8,21 +9,28 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS = 1
 # Modules are compiled once, when they are first imported: without that each stage takes twice as long to start.
 unexport PYTHONDONTWRITEBYTECODE
+CHROMIUM = $(shell command -v chromium chromium-browser google-chrome "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" | head -n 1)
 
-.PHONY: repro test quick lab app verify pdf readme bench growth faults times clips clean lock
+.PHONY: repro mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
 
-repro: clips
-	$(BIN)/python -m health_actions.mend
+repro: clips mend
 	dvc repro
 	@echo "The report is reports/index.html"
 
-# Whole pipelines in one process, everything else meanwhile in another.
-test: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Killed by kill -9 while it writes rwlock or dvc.lock, dvc cannot read them again. What is removed here runs again, or
+# comes from dvc's cache.
+mend:
+	@test ! -e .dvc/tmp/rwlock || $(BIN)/python -m json.tool .dvc/tmp/rwlock > /dev/null 2>&1 || rm -f .dvc/tmp/rwlock
+	@cut() { dvc stage list 2>&1 | grep -q "dvc.lock' "; }; ! { cut && sleep 2 && cut; } || { \
+	  echo "dvc.lock was cut off: taking the committed one"; git checkout -q -- dvc.lock 2> /dev/null || rm dvc.lock; }
 
-# Without the tests that run whole pipelines.
-quick: .venv/.ready
-	$(BIN)/python -m pytest -m "not pipeline"
+# Within 6 minutes on two cores: units, properties, one small run of both studies, the pages in a browser.
+test: .venv/.ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Second runs, kills, damage, clusters, clips of one's own, too.
+test-all: .venv/.ready
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks
@@ -31,13 +39,17 @@ lab: .venv/.ready
 app: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/python -m app
 
-# Names what of the report does not hold any more: recomputed from dvc.lock and the files at hand.
+# Prints nothing where every result in reports/ follows from the files at hand; no stage runs.
 verify: .venv/.ready
-	$(BIN)/python -m health_actions.verify
+	@{ dvc repro --dry --allow-missing 2>&1 | grep -v "didn't change, skipping$$\|^Data and pipelines are up to date\|^$$"; \
+	   git status --porcelain reports dvc.lock data.dvc; } | { ! grep .; } || { echo "Not up to date, see above: make repro"; exit 1; }
 
-# The report as build/report.pdf, where Chromium is installed.
+# The report as build/report.pdf.
 pdf: .venv/.ready
-	$(BIN)/python -m health_actions.pdf
+	@test -n "$(CHROMIUM)" || { echo "no Chromium found; on Debian and Ubuntu: apt install chromium"; exit 1; }
+	@test -f reports/index.html || { echo "no reports/index.html; it is made by: make repro"; exit 1; }
+	@mkdir -p build
+	"$(CHROMIUM)" --headless $(if $(filter 0,$(shell id -u)),--no-sandbox) --no-pdf-header-footer --print-to-pdf=build/report.pdf "file://$(CURDIR)/reports/index.html"
 
 # Catalogues of a thousand to all of NTU's clips; disk and time that the real sets would take.
 growth: .venv/.ready
@@ -49,8 +61,10 @@ faults: .venv/.ready
 	$(BIN)/python benchmarks/kill.py
 
 # The README's tables, from reports/.
-readme: .venv/.ready
-	$(BIN)/python -m health_actions.readme
+readme:
+	@for table in reports/*/21_report/*.md; do name=$$(basename $$table .md); \
+	  sed -e "/<!-- table: $$name -->/,/<!-- end -->/{/<!--/!d;}" -e "/<!-- table: $$name -->/r $$table" README.md > .README.part \
+	  && mv .README.part README.md; done
 
 # Training times of study A's Table 3 and what a clip takes each of study B's networks, in the last run on this machine:
 # they differ from run to run, so no report holds them.

@@ -1,4 +1,4 @@
-"""The page: hand-wash check and patient monitor, for this machine alone."""
+"""The page: hand-wash check and patient monitor, on this machine alone. In a notebook: `build_app().launch()`."""
 
 from app.page import build_app
 

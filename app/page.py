@@ -1,7 +1,4 @@
-"""Two checks in the browser, on this machine only: `python -m app.page`, in notebooks `build_app().launch()`.
-
-Which hand-wash actions do clips show, and which are missing? What does a video of a patient show, and is it an alert?
-"""
+"""The page in the browser, on this machine alone: `python -m app`, in a notebook `build_app().launch()`."""
 
 import functools
 import os
@@ -20,31 +17,33 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from app.answers import check_wash, read_template, watch_patient
-from health_actions.analysis.studies import load_recogniser, read_params
-from health_actions.data.sandbox import FILES, LARGEST, sample_apart
+from app.uploads import MAX_BYTES, MAX_FILES, read_upload
+from health_actions.analysis.studies import load_recogniser
+from health_actions.params import read_params
 from health_actions.paths import find_root
 
-TOGETHER = 2  # videos that are looked at at the same time; others wait
+TOGETHER = 2  # videos that are processed at the same time; others wait
 ABOUT = """# Hand washing and patients, seen by a model
-The models that come with this project learned from **synthetic clips**, so they are often wrong about real ones. This
-is **not a medical device**: do not rely on it for anybody's health. Your videos stay on this machine: nothing is
-sent anywhere, and they are deleted after an hour or when the app ends."""
-WASH = f"""Clips of single actions, or one video of a whole wash; at most {FILES} files of {LARGEST // 10**6} MB.
-The action in each is named, and the actions that none of them shows are listed with a picture."""
-MONITOR = """A video of up to four hours, or your camera: what happens when, and does somebody fall or stagger?"""
-# Browsers ask no other machine for anything: not for fonts, and not for what Gradio's own tools would fetch.
+The models of this project are trained on **synthetic clips**, so they are often wrong about real ones. This is
+**not a medical device**: do not rely on it for anybody's health. Your videos stay on this machine: nothing is sent
+anywhere, and they are deleted after an hour or when the app ends."""
+WASH = f"""Upload clips of single actions, or one video of a whole wash: at most {MAX_FILES} files of
+{MAX_BYTES // 10**6} MB. You get the action in each, and a list of the missing actions with pictures."""
+MONITOR = """Upload a video of up to four hours, or use your camera. You get a timeline of the actions, and an alert
+when somebody falls or staggers."""
+# The browser sends no request to another machine: not for fonts, and not for what Gradio's own tools would fetch.
 POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 UNUSED = re.compile("/gradio_api/(process_recording|proxy|vibe|undo-vibe|dev|profiling|stream)|/monitoring")
 
 
 class Guard:
-    """Middleware: sends `POLICY` with every answer, and refuses what Gradio offers and this page does not need."""
+    """Middleware: sends `POLICY` with every response, and refuses what Gradio offers and this page does not need."""
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send):
-        """As ASGI has it."""
+        """See ASGI."""
         async def send_with_policy(message):
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
@@ -55,15 +54,15 @@ class Guard:
 
 
 def take_files_only(component: gradio.components.Component) -> gradio.components.Component:
-    """Let a component take files that were uploaded, and no addresses in the web, which Gradio would fetch.
+    """Let a component accept uploaded files only: Gradio would also fetch files from web addresses.
 
-    No subclass: Gradio writes a file beside the source of each.
+    Not a subclass: Gradio writes a file beside the source of each.
     """
     move = component.async_move_resource_to_block_cache
 
     async def move_file(place: str | None) -> str | None:
         if "://" in str(place):
-            raise gradio.Error("Only files are taken, no addresses.")
+            raise gradio.Error("Only uploaded files are accepted, no web addresses.")
         return await move(place)
 
     component.async_move_resource_to_block_cache = move_file
@@ -71,12 +70,12 @@ def take_files_only(component: gradio.components.Component) -> gradio.components
 
 
 class LocalBlocks(gradio.Blocks):
-    """A page that is for this machine alone, whatever launches it."""
+    """A page for this machine alone, whatever launches it."""
 
     def launch(self, **options):
-        """As Gradio's, but for what may not be otherwise."""
+        """As Gradio's; options that would open the page to others have no effect."""
         fixed = {
-            "server_name": "127.0.0.1", "share": False, "max_file_size": LARGEST, "show_error": False,
+            "server_name": "127.0.0.1", "share": False, "max_file_size": MAX_BYTES, "show_error": False,
             "run_history": False, "enable_monitoring": False, "mcp_server": False, "ssr_mode": False, "pwa": False,
             "footer_links": [], "quiet": True, "css": str(read_template().style()),
             "theme": gradio.themes.Default(primary_hue="blue", font=["sans-serif"], font_mono=["monospace"]),
@@ -86,9 +85,9 @@ class LocalBlocks(gradio.Blocks):
 
 @functools.cache
 def claim_folder() -> tempfile.TemporaryDirectory:
-    """The one folder that uploads are written to; emptied when the process ends."""
+    """The one folder for uploads; deleted when the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="health-actions-", ignore_cleanup_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = folder.name  # the latter is read at its import
+    os.environ["GRADIO_TEMP_DIR"] = gradio.routes.DEFAULT_TEMP_DIR = folder.name  # this one was read at import
     return folder
 
 
@@ -99,14 +98,13 @@ def build_app(root: Path | None = None) -> gradio.Blocks:
         root: of the project; by default the one around the working folder.
 
     Raises:
-        FileNotFoundError: when there is no project.
+        FileNotFoundError, ValueError: without a project or with an unreadable params.yaml.
     """
     root = root or find_root()
     claim_folder()
     if (root / "matplotlibrc").is_file():
         matplotlib.rc_file(root / "matplotlibrc")
-    params = read_params(root)
-    alerts = params[params["profile"]]["ntu"]["evaluation"]["alerts"]
+    alerts = read_params(root)["ntu"]["evaluation"]["alerts"]
     with LocalBlocks(title="Hand washing and patients", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gradio.Markdown(ABOUT)
         with gradio.Tab("Hand-wash check"):
@@ -122,19 +120,19 @@ def build_app(root: Path | None = None) -> gradio.Blocks:
 
 
 def add_check(root: Path, study: str, look: Callable, make_input: Callable) -> None:
-    """An input and its answer, or what is missing for it.
+    """Add an input and its answer to the page, or a notice when the study has no model.
 
     Args:
         root: of the project.
-        study: whose models.
+        study: "handwash" or "ntu".
         look: takes the recogniser, the input's value and the progress; yields the answer's HTML.
-        make_input: makes the input.
+        make_input: makes the input component.
     """
     try:
         recogniser = load_recogniser(root, study)
-        recogniser.read = sample_apart
+        recogniser.read = read_upload
     except (OSError, ValueError) as error:
-        gradio.HTML(str(read_template().notice(f"There is no model to use: {error}.")), elem_classes="answers")
+        gradio.HTML(str(read_template().notice(f"There is no model: {error}.")), elem_classes="answers")
         return
 
     def answer(value, progress=gradio.Progress()):  # noqa: B008, Gradio finds it by its default
@@ -143,21 +141,17 @@ def add_check(root: Path, study: str, look: Callable, make_input: Callable) -> N
     videos, bar = take_files_only(make_input()), gradio.HTML(min_height=60)
     page = gradio.HTML(elem_classes="answers")
     videos.change(answer, videos, page, concurrency_id="videos", concurrency_limit=TOGETHER, api_name=study,
-                  show_progress_on=bar)  # not on the answer, whose first lines are there before the last
+                  show_progress_on=bar)  # not on the answer, which is shown while it grows
 
 
 def main(port: Annotated[int, typer.Option(help="Of 127.0.0.1.", min=1, max=65535)] = 7860) -> None:
-    """Open the two checks on http://127.0.0.1:PORT; nothing leaves this machine."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is emptied, too
+    """Open the page on http://127.0.0.1:PORT; nothing leaves this machine."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads is deleted, too
     try:
         page = build_app()
         page.launch(server_port=port, prevent_thread_lock=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     print(f"Open {page.local_url} in a browser; Ctrl+C ends it.", flush=True)
     page.block_thread()
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 from benchmarks import plain
 from health_actions.data.clips import NTU_ACTIONS, find_clips
 from health_actions.data.extraction import extract_archives
-from health_actions.data.transforms import build_crops, build_input_transform
+from health_actions.data.transforms import build_input_transform, build_spatial
 from health_actions.data.video import SUFFIXES, stream_frames
 from health_actions.learning.classifier import Classifier, fit
 from health_actions.learning.datasets import FrameDataset, build_loader, decode_kept, seed_of
@@ -164,7 +164,7 @@ def build_plain_loader(setting: Setting, clips: pd.DataFrame, *, training: bool)
 def build_our_loader(setting: Setting, clips: pd.DataFrame, epoch: int, *, training: bool) -> DataLoader:
     """Batches of clips from archives, as `health_actions.learning.training` makes them."""
     values, classes = setting.values, sorted(set(setting.catalogue["class"]))
-    crops = build_crops(values["size"], flip=values["flip"], middle_square=values["middle_square"])
+    crops = build_spatial("corner", values["size"], flip=values["flip"], middle_square=values["middle_square"])
     dataset = FrameDataset(
         setting.work / "archives", clips, classes, size=values["size"], window=values["window"],
         stride=values["stride"], input_transform=build_input_transform(values["mean"], values["std"]),
@@ -200,7 +200,7 @@ def transform_clips(setting: Setting):
     values, clips = setting.values, EPOCHS_A_TURN * len(setting.catalogue)
     pictures = list(np.random.default_rng(0).integers(256, size=(values["window"], setting.height, WIDTH, 3),
                                                       dtype=np.uint8))
-    crop = build_crops(values["size"], flip=values["flip"], middle_square=values["middle_square"])[0]
+    crop = build_spatial("corner", values["size"], flip=values["flip"], middle_square=values["middle_square"])[0]
     normalise = build_input_transform(values["mean"], values["std"])
 
     def transform() -> torch.Tensor:
@@ -230,7 +230,7 @@ def make_network(setting: Setting, name: str, build=build_model, classes: int = 
 
 def train_plainly(setting: Setting, name: str):
     """A training step, the plain way."""
-    network, batch = make_network(setting, name, plain.build_plain_model), make_batch(setting)
+    network, batch = make_network(setting, name, build_model), make_batch(setting)
     optimizer = _build_plain_optimizer(setting, network)
     return lambda: len(batch[0]) * len(list(plain.train(network, optimizer, [batch])))
 
@@ -257,7 +257,7 @@ def train_ours(setting: Setting, name: str):
 
 def predict_plainly(setting: Setting, name: str):
     """A batch's logits, the plain way."""
-    network, batch = make_network(setting, name, plain.build_plain_model), make_batch(setting)
+    network, batch = make_network(setting, name, build_model), make_batch(setting)
     return lambda: len(plain.predict(network, [batch]))
 
 
@@ -277,7 +277,7 @@ def predict_ours(setting: Setting, name: str):
 def run_epoch_plainly(setting: Setting, name: str):
     """One epoch from pictures to validation, the plain way."""
     training, validation = split_clips(setting)
-    network = make_network(setting, name, plain.build_plain_model, setting.catalogue["class"].nunique())
+    network = make_network(setting, name, build_model, setting.catalogue["class"].nunique())
     optimizer = _build_plain_optimizer(setting, network)
 
     def run() -> int:

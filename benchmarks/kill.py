@@ -1,7 +1,7 @@
-"""Kill the pipeline at random moments and see that it ends with the same bytes: `python benchmarks/kill.py`.
+"""Kill the pipeline at random moments and check that it ends with the same bytes: `python benchmarks/kill.py`.
 
-The small project runs once undisturbed; then, from nothing again, each run is ended by SIGKILL: dvc itself, or also
-everything that it started, turn about; the last one goes to its end. After that, two runs at once.
+The small project runs once undisturbed. Then, from nothing again, each run is ended by SIGKILL, sent to dvc alone or
+also to everything that it started, in turn; the last run completes. After that, two runs at once.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from typing import Annotated
 import pandas as pd
 import psutil
 import typer
-from small import make_project, run, set_environment, shrink, write_small_clips
+from small import BIN, ROOT, make_project, run, set_environment, shrink, write_small_clips
 
-# Whatever a run leaves that the next one, or a reader, takes for finished.
+# Files that the next run, or a reader, takes for finished.
 RESULTS = ("reports/**/*", "build/*/models/**/*", "build/*/pretrained/**/*", "build/*/frames/**/*",
            "build/*/annotations/**/*", "build/*/notebooks/*", "dvc.lock")
 
@@ -40,8 +40,8 @@ def kill(process: subprocess.Popen, *, whole: bool) -> None:
 
 
 def repro(*targets: str) -> list[str]:
-    """What `make repro` does, as one process."""
-    return ["sh", "-c", 'python -m health_actions.mend && exec dvc repro "$@"', "sh", *targets]
+    """What `make repro` does, without pulling the embedded clips."""
+    return ["sh", "-c", f'make -s -f "{ROOT}/Makefile" BIN="{BIN}" mend && exec dvc repro "$@"', "sh", *targets]
 
 
 def start(project: Path, *targets: str) -> subprocess.Popen:
@@ -52,7 +52,7 @@ def start(project: Path, *targets: str) -> subprocess.Popen:
 
 def disturb(project: Path, *targets: str, kills: int, longest: float, shortest: float = 1, seed: int = 0
             ) -> pd.DataFrame:
-    """Start and kill a run so many times, then let it end; a row a kill: seconds, whole, files (finished by then)."""
+    """Start and kill runs, then complete one; a row a kill: seconds, whole, running, files (finished by then)."""
     draw, rows = random.Random(seed), []
     for number in range(kills):
         process, seconds = start(project, *targets), draw.uniform(shortest, longest)
@@ -69,7 +69,7 @@ def disturb(project: Path, *targets: str, kills: int, longest: float, shortest: 
 
 
 def run_twice_at_once(project: Path, *targets: str) -> list[int]:
-    """Two runs begun together; the exit codes of both. One may end with dvc's word that the other is at work."""
+    """The exit codes of two runs started together; dvc may end one with the message that the other is at work."""
     runs = [start(project, *targets)]
     time.sleep(1)
     runs.append(start(project, *targets))
@@ -79,11 +79,9 @@ def run_twice_at_once(project: Path, *targets: str) -> list[int]:
 def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
          seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
          longest: Annotated[float | None, typer.Option(
-             help="Seconds that a run has at most before it is killed. Default: a tenth of an undisturbed run, so that "
-                  "nearly all hit one that is not done yet.")] = None,
-         folder: Annotated[Path | None, typer.Option(help="Work here; stays. Default: a folder that goes.")] = None):
-    """Tried, handled, lost: whether a killed run, taken up again, ends as an undisturbed one does."""
-    work = Path(folder or tempfile.mkdtemp(prefix="kill-"))
+             help="Most seconds until a run is killed; by default a tenth of the undisturbed run.")] = None) -> None:
+    """Tried, handled, lost: does a pipeline that was killed end as an undisturbed one does?"""
+    work = Path(tempfile.mkdtemp(prefix="kill-"))
     project, other, together = (make_project(work / name / "project", shrink) for name in ("whole", "killed", "two"))
     write_small_clips(project)
     for copy in (other, together):
@@ -105,7 +103,7 @@ def main(kills: Annotated[int, typer.Option(help="How often.")] = 20,
     hit = int(rows["running"].sum())
     print(f"kills: tried {len(rows)}, hit a run {hit}; two at once ended with {codes}; "
           f"tried {len(rows) + 1}, handled {0 if lost else len(rows) + 1}, lost: {lost}")
-    if folder is None:
+    if not lost:
         shutil.rmtree(work)
     raise typer.Exit(1 if lost else 0)
 

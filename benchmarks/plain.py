@@ -4,7 +4,6 @@ Same clips, same networks and weights, same augmentation; nothing of it is used 
 """
 
 import random
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
 
-from health_actions.data.transforms import CORNERS, SCALES, centre_box, corner_box
-from health_actions.models import build_model
-from health_actions.models.shufflenetv2 import Unit
+from health_actions.data.transforms import CORNERS, SCALES, corner_box
 
 
 def extract(videos: list[Path], output: Path, *, height: int, quality: int = 90) -> int:
@@ -86,36 +83,10 @@ class ClipFolders(Dataset):
                     picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 picture = picture.crop(corner_box(*picture.size, scale, corner)).resize([self.size] * 2, Image.BILINEAR)
             else:
-                scaled, box = centre_box(*picture.size, self.size)
-                picture = picture.resize(scaled, Image.BILINEAR).crop(box)
+                picture = functional.resize(picture, self.size, antialias=True)
+                picture = functional.center_crop(picture, [self.size] * 2)
             frames.append(functional.normalize(functional.to_tensor(picture), self.mean, self.std))
         return torch.stack(frames, dim=1), self.labels[index]
-
-
-def build_plain_model(name: str, **arguments) -> nn.Module:
-    """`build_model` with torch's own convolutions and the order of a tensor's values that torch uses by default."""
-    network = build_model(name, **arguments)
-    for module in list(network.modules()):
-        for child, layer in module.named_children():
-            if isinstance(layer, nn.Conv3d):
-                same = nn.Conv3d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
-                                 groups=layer.groups, bias=layer.bias is not None)
-                same.load_state_dict(layer.state_dict())
-                setattr(module, child, same)
-        if isinstance(module, Unit):
-            module.forward = types.MethodType(_shuffle_channels, module)
-    network.arrange = lambda clips: clips
-    return network.to(memory_format=torch.contiguous_format)
-
-
-def _shuffle_channels(unit: Unit, maps: torch.Tensor) -> torch.Tensor:
-    """What a `Unit` does, channels side by side in no other order than torch's."""
-    if unit.banch1 is None:
-        first, second = maps.chunk(2, dim=1)
-        halves = [first, unit.banch2(second)]
-    else:
-        halves = [unit.banch1(maps), unit.banch2(maps)]
-    return torch.stack(halves, dim=2).flatten(1, 2)
 
 
 def build_plain_optimizer(network: nn.Module, *, learning_rate: float, momentum: float,

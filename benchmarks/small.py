@@ -1,4 +1,4 @@
-"""The whole pipeline on a small project: short synthetic clips, small models, few epochs."""
+"""The whole pipeline on a small project: short synthetic clips, small models, one or two epochs, one fold."""
 
 import os
 import shutil
@@ -13,9 +13,8 @@ from synthetic_clips.ntu import write_clips as write_ntu_clips
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-FILES = [".dvcignore", "dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml"]
-
-
+FILES = [".dvcignore", "dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml",
+         "weights"]
 # Models as small as these take less time than starting processes for them: one is enough, but where two are tested.
 ONE_CORE, TWO_CORES = ({"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": cores} for cores in "12")
 
@@ -48,33 +47,18 @@ def make_project(folder: Path, change) -> Path:
 
 
 def shrink(params: dict) -> None:
-    """Small frames, small models, two epochs, three folds; what is compared, once each."""
+    """Both studies: small frames and models, one fold, one or two epochs; what is compared, once each."""
     params["handwash"]["models"] = ["cnn_lstm_custom", "cnn_lstm_efficientnet_lite0", "three_stream"]
     study = params["laptop"]["handwash"]
-    study["frames"] |= {"sizes": [32]}
-    study["annotations"] |= {"folds": 3}
-    study["train"] |= {"epochs": 2, "window": 8, "precision": "32-true"}
+    study["frames"] = {"height": 48, "length": 16}
+    study["annotations"] |= {"folds": 3, "test_on": "first_fold"}
+    study["training"] |= {"epochs": 2, "window": 8, "precision": "32-true"}
     study["architectures"] = {
-        "cnn_lstm_custom": {"size": 32, "weights": None, "options": {"lstm_width": 16}},
-        "cnn_lstm_efficientnet_lite0": {"size": 32, "weights": "imagenet", "options": {"lstm_width": 16}},
-        "three_stream": {"size": 32, "weights": "imagenet", "options": {"lstm_width": 16}}}
+        "cnn_lstm_custom": {"size": 32, "options": {"lstm_width": 16}},
+        "cnn_lstm_efficientnet_lite0": {"size": 32, "options": {"lstm_width": 16}},
+        "three_stream": {"size": 32, "options": {"backbone": "efficientnet_lite0", "lstm_width": 16}}}
     shrink_comparisons(study)
     shrink_ntu(params)
-
-
-def shrink_ntu(params: dict) -> None:
-    """Study B: three actions, two to pretrain with, two small networks, one epoch."""
-    params["ntu"] |= {"classes": ["staggering", "falling_down", "headache"], "models": ["shufflenetv2", "squeezenet"],
-                      "source_classes": ["sit_down", "bow"]}
-    study = params["laptop"]["ntu"]
-    study["frames"] |= {"height": 48, "as_folders": True}
-    study["train"] |= {"size": 32, "stride": 2, "precision": "32-true"}
-    study["transforms"] |= {"shown": "falling_down"}
-    for name in params["ntu"]["models"]:
-        study["architectures"][name] = {}
-        study["pretraining"][name]["epochs"] = 1
-        study["training"][name]["epochs"] = 1
-    study["evaluation"] |= {"windows": 2, "detailed": {"table_4": "squeezenet"}}
 
 
 def shrink_comparisons(study: dict) -> None:
@@ -82,26 +66,27 @@ def shrink_comparisons(study: dict) -> None:
                           "augmentations": ["none", "mirror"], "augmentation_size": None, "folds_trained": 1,
                           "epochs": 1, "grid_epochs": 1}
     study["errors"] |= {"saliency_clips": 6, "most_errors": 4}
-    study["switches"] |= {"folds_trained": 1, "epochs": 1, "repeats": 1}
+    study["legacy_switches"] |= {"folds_trained": 1, "epochs": 1, "repeats": 1}
     study["protocols"] |= {"epochs": 1, "seeds": [0], "compared_folds": 3}
 
 
-def run_handwash(project: Path, **options) -> str:
-    """Study A alone, and the report of it."""
-    stages = [f"handwash_{name}" for name in ("figures", "settings", "streams", "errors", "switches", "protocols")]
-    return run(project, "dvc", "repro", *stages, **options) + run(
-        project, sys.executable, "-m", "health_actions.report", **options)
-
-
-def read_params(project: Path) -> dict:
-    return yaml.safe_load((project / "params.yaml").read_text())
+def shrink_ntu(params: dict) -> None:
+    """Study B: three actions, two to pretrain with, two small networks, one epoch."""
+    params["ntu"] |= {"classes": ["staggering", "falling_down", "headache"], "models": ["shufflenetv2", "squeezenet"],
+                      "source_classes": ["sit_down", "bow"]}
+    study = params["laptop"]["ntu"]
+    study["frames"] = {"height": 48, "as_folders": True}
+    study["training"] |= {"size": 32, "stride": 2, "precision": "32-true"}
+    study["architectures"] = {name: {"epochs": 1} for name in params["ntu"]["models"]}
+    study["pretraining"] = {name: {"epochs": 1, "released": None} for name in params["ntu"]["models"]}
+    study["evaluation"] = {"windows": 2, "detailed": {"table_4": "squeezenet"}}
 
 
 def write_small_clips(project: Path) -> None:
-    """3 performers x 12 hand-wash actions of about a second, and five files that are no good; of study B two performers
-    to train with, one to test and two to pretrain with, 18 frames a clip."""
-    clips = project / "data" / "handwash"
-    write_clips(clips, performers=3, takes=1, duration=1.2, processes=2)
+    """3 performers x 12 hand-wash actions of half a second, and five unusable files; of study B two performers to train
+    with, one to test and two to pretrain with, 18 frames a clip."""
+    ntu, clips = yaml.safe_load((project / "params.yaml").read_text())["ntu"], project / "data" / "handwash"
+    write_clips(clips, performers=3, takes=1, duration=0.6, processes=2)
     good = next(clips.glob("Step_1/*.mp4"))
     (clips / "Step_3" / "cut_off.mp4").write_bytes(good.read_bytes()[:2000])
     (clips / "Step_3" / "text.mp4").write_text("not a video at all\n" * 20)
@@ -110,6 +95,14 @@ def write_small_clips(project: Path) -> None:
     shutil.move(next((project / "short").rglob("*.mp4")), clips / "Step_3" / "five.mp4")
     (clips / "Step_9").mkdir()
     shutil.copyfile(good, clips / "Step_9" / "other.mp4")
-    ntu = read_params(project)["ntu"]
-    for performers, actions in (([1, 2, 3], ntu["classes"]), ([17, 18], ntu["source_classes"])):
-        write_ntu_clips(project / "data" / "ntu", performers=performers, actions=actions, frames=18, processes=2)
+    for performers, names in (([1, 2, 3], ntu["classes"]), ([17, 18], ntu["source_classes"])):
+        write_ntu_clips(project / "data" / "ntu", performers=performers, actions=names, frames=18, processes=2)
+
+
+def run_handwash(project: Path, **options) -> str:
+    """Study A alone, and the report of it."""
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    names = [name for name in stages if name.startswith("handwash_")]
+    show, convert = stages["report"]["cmd"]
+    return run(project, "dvc", "repro", *names, **options) + run(
+        project, "sh", "-c", f"{show} --stage report && {convert}", **options)

@@ -1,5 +1,6 @@
 """Small videos and data sets, drawn when they are asked for."""
 
+import os
 from pathlib import Path
 
 import av
@@ -7,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
+from small import make_project, run, shrink, write_small_clips
 
+from health_actions.data.clips import find_clips
 from health_actions.data.extraction import extract_frames
 from health_actions.data.frames import read_index
 from health_actions.data.splits import make_splits
@@ -25,8 +29,8 @@ settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest begins first: with two processes it then ends while the rest is tested."""
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+    """The slowest tests start first: with two processes they end while the rest runs."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def write_video(path, frames, fps=30, crf=20, **container_options) -> Path:
@@ -75,13 +79,13 @@ def list_files(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Tiny tensors are faster on one thread, and sums come out the same on every machine."""
+    """Tiny tensors are faster on one thread, and sums are the same on every machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def told_on_the_terminal(monkeypatch):
-    """Progress goes to no log that an earlier test has named."""
+def no_log(monkeypatch):
+    """Progress goes to the terminal, not to a log that an earlier test named."""
     monkeypatch.delenv(LOG_VARIABLE, raising=False)
 
 
@@ -112,9 +116,9 @@ def data_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def frames_folder(data_folder, tmp_path_factory) -> Path:
-    """The sampled frames of `data_folder`: 10 a clip, at 32 pixels."""
+    """The sampled frames of `data_folder`: 10 a clip, 48 x 32 pixels."""
     output = tmp_path_factory.mktemp("frames")
-    extract_frames(data_folder, output, CLASSES, sizes=[32], length=10, stride=4, processes=1)
+    extract_frames(data_folder, output, find_clips(data_folder, CLASSES), height=32, length=10, stride=4, workers=1)
     return output
 
 
@@ -138,3 +142,16 @@ def real_clips() -> Path:
     if not folder.is_dir():
         pytest.skip("no real clips beside this checkout (../shared/clips/handwash)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_project(tmp_path_factory) -> Path:
+    """Both studies on a small project (benchmarks/small.py), run once for all tests and processes. Do not change it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    project = folder / "small" / "project"
+    with FileLock(folder / "small.lock"):
+        if not project.exists():
+            write_small_clips(make_project(project, shrink))
+            run(project, "dvc", "repro")
+    return project

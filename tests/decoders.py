@@ -1,37 +1,40 @@
-"""What stands for a decoder at the worst clips; a module of its own, since processes import it and little else."""
+"""A decoder for the worst files, run in place of `health_actions.data.sandbox`; a file's name says what it does."""
 
 import ctypes
 import os
 import signal
-import time
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
 
-from health_actions.data import extraction
+from health_actions.data import sandbox, video
 
-
-def kill(source, target, *_):
-    if source.stem in ("clip_1", "clip_5"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text("whole")
-    return {}
+COMMAND = (sys.executable, __file__)
+PRELOAD = f"from health_actions.data import sandbox; sandbox.COMMAND = {COMMAND}"  # for processes of their own
+decode = video.stream_frames
 
 
-def hang(source, target, frames, recipe, settings, live):
-    if source.stem == "clip_2":
-        extraction.HANG = 1.0
-        time.sleep(0.1)  # the watch that was set for the usual time is renewed after a part of it only
-        live()
+def stream_frames(path, **options):
+    for number, frame in enumerate(decode(path, **options)):
+        if number == 3:
+            disturb(Path(path))
+        yield frame
+
+
+def disturb(path: Path) -> None:
+    if "crash" in path.stem:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif "hang" in path.stem:
         ctypes.PyDLL(None).sleep(200)  # the interpreter's lock is held all the time: no Python code runs here
-    return kill(source.with_name("clip_0.mp4"), target)
-
-
-def fill_memory(source, target, *_):
-    if source.stem == "clip_3":
+    elif "memory" in path.stem:
         bytearray(3_000_000_000)
-    return kill(source.with_name("clip_0.mp4"), target)
+    elif "write" in path.stem:
+        path.with_suffix(".written").write_text("a decoder wrote this")
+    elif "parent" in path.stem:
+        os.kill(os.getppid(), signal.SIGKILL)
 
 
-def note_process(source, target, *_):
-    kill(source.with_name("clip_0.mp4"), target)
-    target.write_text(str(os.getpid()))
-    return {}
+if __name__ == "__main__":
+    video.stream_frames = stream_frames
+    with Connection(int(sys.argv[1])) as connection:
+        sandbox.serve(connection, int(sys.argv[2]), float(sys.argv[3]))

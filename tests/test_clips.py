@@ -3,7 +3,9 @@ from conftest import CLASSES, HANDWASH_CLASSES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_actions.data.clips import HANDWASH_NAME, NoClips, find_clips
+from health_actions.data.clips import NTU_ACTIONS, NoClips, find_clips, read_handwash_name, read_ntu_name
+
+FALL = "S001C002P003R001A043_rgb.avi"
 
 
 def lay(folder, *paths):
@@ -18,26 +20,50 @@ def find_one(folder, path, classes=CLASSES) -> dict:
     return row
 
 
-@pytest.mark.parametrize("name", ["HandWash_002_A_01_G_01", "HandWash_002_A_01_G01", "handwash_002_a_01_g_01"])
-def test_both_spellings_of_a_name_tell_recording_and_scene(tmp_path, name):
+@pytest.mark.parametrize("name", ["HandWash_002_A_01_G_01", "handwash_002_a_01_g01"])
+def test_a_clip_has_the_facts_of_its_path(tmp_path, name):
     row = find_one(tmp_path, f"Step_1/{name}.mp4")
-    assert (row["recording"], row["scene"], row["class"]) == ("002", "G01", "step_1")
-    assert (row["clip"], row["path"]) == (f"Step_1/{name}", f"Step_1/{name}.mp4")
-    assert (row["given_split"], row["reason"], row["note"]) == ("", "", "")
+    assert row == {"clip": f"Step_1/{name}", "path": f"Step_1/{name}.mp4", "class": "step_1", "recording": "002",
+                   "scene": "G01", "given_split": "", "reason": "", "note": ""}
 
 
 @given(st.integers(0, 999), st.integers(1, 12), st.integers(0, 99), st.booleans())
-def test_numbers_of_any_name_are_found_again(recording, action, scene, underscore):
-    name = f"HandWash_{recording:03d}_A_{action:02d}_G{'_' if underscore else ''}{scene:02d}"
-    found = HANDWASH_NAME.match(name)
-    assert (int(found["recording"]), int(found["action"])) == (recording, action)
-    assert int(found["scene"].replace("_", "")[1:]) == scene
+def test_a_handwash_name_tells_recording_scene_and_action(recording, action, scene, underscore):
+    stem = f"HandWash_{recording:03d}_A_{action:02d}_G{'_' if underscore else ''}{scene:02d}"
+    name = read_handwash_name(stem, CLASSES)
+    assert (name.recording, name.scene) == (f"{recording:03d}", f"G{scene:02d}")
+    assert name.action == (CLASSES[action - 1] if action <= 3 else f"A{action:02d}")
 
 
-def test_any_other_name_is_a_recording_of_its_own(tmp_path):
+def test_any_other_name_is_its_recording(tmp_path):
     row = find_one(tmp_path, "Step_1/my clip.v2.mov")
     assert (row["clip"], row["recording"], row["scene"]) == ("Step_1/my clip.v2", "my clip.v2", "unknown")
     assert row["reason"] == ""
+
+
+@given(st.integers(1, 999), st.integers(1, 3), st.integers(1, 999), st.integers(1, 2),
+       st.sampled_from(list(NTU_ACTIONS)))
+def test_an_ntu_name_tells_performer_camera_take_and_action(setup, camera, performer, repetition, action):
+    stem = f"S{setup:03d}C{camera:03d}P{performer:03d}R{repetition:03d}A{action:03d}"
+    name = read_ntu_name(f"{stem}_rgb", [])
+    assert (name.recording, name.scene, name.action) == (f"P{performer:03d}", f"C{camera:03d}", NTU_ACTIONS[action])
+    assert name.take == stem.replace(f"C{camera:03d}", ""), "the same from every camera"
+
+
+@pytest.mark.parametrize(("stem", "performer"), [("subject_3_07", "subject_3"), ("Subject 12 fall", "subject 12"),
+                                                 ("person1-a", "person1"), ("my clip", "my clip")])
+def test_other_names_tell_the_person_where_they_can(stem, performer):
+    assert read_ntu_name(stem, CLASSES).recording == performer
+
+
+def test_ntu_clips_lie_in_the_folder_itself_or_in_class_folders(tmp_path):
+    lay(tmp_path, FALL, "Headache/subject_1_02.mp4", "stray.avi", "S001C001P001R001A007_rgb.avi")
+    clips = find_clips(tmp_path, ["falling_down", "headache"], "ntu").set_index("path")
+    assert tuple(clips.loc[FALL, ["class", "take", "reason"]]) == ("falling_down", "S001P003R001A043", "")
+    assert tuple(clips.loc["Headache/subject_1_02.mp4", ["class", "recording", "take"]]) == (
+        "headache", "subject_1", "Headache/subject_1_02")
+    assert "named like S001C001P001R001A043" in clips.loc["stray.avi", "reason"]
+    assert clips.loc["S001C001P001R001A007_rgb.avi", "reason"] == "action throw is no class"
 
 
 @pytest.mark.parametrize(("folder", "split"), [("train", "training"), ("Train", "training"), ("VAL", "validation"),
@@ -48,31 +74,20 @@ def test_split_folders_are_known_in_any_case(tmp_path, folder, split):
 
 
 @pytest.mark.parametrize("folder", ["Step_2_Left", "step 2 left", "STEP-2-LEFT", "Step_2 left "])
-def test_class_folders_may_be_spelled_in_another_way(tmp_path, folder):
+def test_class_folders_may_be_spelled_differently(tmp_path, folder):
     assert find_one(tmp_path, f"{folder}/a.mp4")["class"] == "step_2_left"
-
-
-def test_an_unknown_class_folder_is_left_out_with_its_name(tmp_path):
-    row = find_one(tmp_path, "Step_9/a.mp4")
-    assert row["class"] == "" and row["reason"] == "unknown class folder 'Step_9'"
-
-
-def test_a_file_that_is_no_video_by_its_name_is_left_out(tmp_path):
-    clips = find_clips(lay(tmp_path, "Step_1/a.mp4", "Step_1/notes.txt"), CLASSES).set_index("path")
-    assert clips.loc["Step_1/a.mp4", "reason"] == ""
-    assert "no video by its name" in clips.loc["Step_1/notes.txt", "reason"]
 
 
 def test_two_videos_of_one_name_are_one_clip(tmp_path):
     clips = find_clips(lay(tmp_path, "Step_1/a.avi", "Step_1/a.mp4"), CLASSES)
     assert (clips["reason"] == "").sum() == 1
-    assert clips.loc[clips["reason"] != "", "reason"].item() == "another file has the same name with another suffix"
+    assert clips.loc[clips["reason"] != "", "reason"].item() == "another file has this name with another suffix"
 
 
-def test_a_picture_of_the_same_name_does_not_take_a_videos_place(tmp_path):
+def test_a_picture_of_the_same_name_does_not_replace_a_video(tmp_path):
     clips = find_clips(lay(tmp_path, "Step_1/a.jpg", "Step_1/a.mp4"), CLASSES).set_index("path")
     assert clips.loc["Step_1/a.mp4", "reason"] == ""
-    assert "no video by its name" in clips.loc["Step_1/a.jpg", "reason"]
+    assert "not a video by its suffix" in clips.loc["Step_1/a.jpg", "reason"]
 
 
 def test_hidden_files_and_files_elsewhere_are_not_listed(tmp_path):
@@ -86,11 +101,6 @@ def test_a_name_that_contradicts_its_folder_is_noted_and_used(tmp_path):
     assert row["note"] == "its name says action step_2_right, its folder step_1" and row["reason"] == ""
 
 
-def test_clips_come_in_the_order_of_their_paths(tmp_path):
-    names = ["Step_2_Left/b.mp4", "Step_1/c.mp4", "Step_1/a.mp4"]
-    assert list(find_clips(lay(tmp_path, *names), CLASSES)["path"]) == sorted(names)
-
-
 def test_an_empty_folder_shows_what_is_expected_and_what_is_there(tmp_path):
     lay(tmp_path / "videos", "deep/er/Step_1/a.mp4", "b.mp4")
     with pytest.raises(NoClips) as caught:
@@ -100,9 +110,11 @@ def test_an_empty_folder_shows_what_is_expected_and_what_is_there(tmp_path):
     assert "videos/b.mp4" in found and "videos/deep/er/Step_1/a.mp4" in found
 
 
-def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(NoClips, match="no such folder"):
-        find_clips(tmp_path / "none", CLASSES)
+def test_an_empty_or_missing_folder_of_ntu_shows_its_names(tmp_path):
+    with pytest.raises(NoClips, match="S001C001P001R001A043_rgb.avi(.|\n)*an empty folder"):
+        find_clips(tmp_path, CLASSES, "ntu")
+    with pytest.raises(NoClips, match="S001C001P001R001A043_rgb.avi(.|\n)*no such folder"):
+        find_clips(tmp_path / "none", CLASSES, "ntu")
 
 
 def test_real_clips_are_all_understood(real_clips):

@@ -1,34 +1,66 @@
-import numpy as np
+"""Windows of clips as pixels and as cached features: their place, crops, augmentation, labels, and what is cached."""
+
+import copy
+
 import pandas as pd
 import pytest
 import simplejpeg
 import torch
-from conftest import CLASSES, draw_numbers, list_files, write_video
+from conftest import CLASSES, draw_numbers, draw_square, list_files, write_video
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
-from health_actions.data.extraction import extract_archives, extract_frames
-from health_actions.data.frames import load_frames
-from health_actions.data.transforms import build_augmentation, build_input_transform
-from health_actions.learning import datasets
+from health_actions.data.clips import find_clips
+from health_actions.data.extraction import extract_frames
+from health_actions.data.frames import open_clip
+from health_actions.data.transforms import CentreCrop, Squash, build_augmentation, build_input_transform, build_spatial
+from health_actions.learning import datasets, features
 from health_actions.learning.datasets import (
+    ClipDataset,
     FeatureDataset,
-    FrameDataset,
     build_loader,
-    cache_features,
-    hash_code,
-    hash_text,
-    load_features,
-    seed_of,
+    derive_generator,
     take_clips,
 )
+from health_actions.learning.features import (
+    build_network,
+    fold_normalisation,
+    hash_code,
+    hash_files,
+    hash_text,
+    load_features,
+    prepare_features,
+)
+from health_actions.learning.recipe import Recipe
 from health_actions.models import build_model
 
 PLAIN = build_input_transform([0.0] * 3, [1.0] * 3)
 MIRRORED = [0, 2, 1]  # of CLASSES
 
 
-def make_dataset(frames_folder, clips, **settings) -> FrameDataset:
-    return FrameDataset(frames_folder, clips, CLASSES,
-                        **{"size": 32, "window": 8, "input_transform": PLAIN, **settings})
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """Starting processes takes longer than what they do here."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
+def make_dataset(frames_folder, clips, **settings) -> ClipDataset:
+    return ClipDataset(clips, **{"classes": CLASSES, "frames_folder": frames_folder, "window": 8, "spatial": Squash(32),
+                                 "input_transform": PLAIN, **settings})
+
+
+def read_clip(frames_folder, name, numbers=slice(None)) -> torch.Tensor:
+    """Frames of a clip as the store has them: uint8 (frames, 3, height, width)."""
+    return torch.from_numpy(open_clip(frames_folder, name)[numbers]).permute(0, 3, 1, 2)
+
+
+def read_squares(frames_folder, name) -> torch.Tensor:
+    """A clip as a model sees it: (3, frames, 32, 32), 0-1."""
+    return Squash(32)(read_clip(frames_folder, name)).transpose(0, 1) / 255
+
+
+# Study A's clips: sampled frames, the whole picture scaled to a square.
 
 
 def test_an_item_is_a_window_of_frames_and_a_class_number(frames_folder, index):
@@ -37,11 +69,12 @@ def test_an_item_is_a_window_of_frames_and_a_class_number(frames_folder, index):
     clip, label = dataset[5]
     assert clip.shape == (3, 8, 32, 32) and clip.dtype == torch.float32
     assert CLASSES[label] == index["class"][5]
-    frames = load_frames(frames_folder, index["clip"][5], 32)[1:9]  # the centre 8 of 10
-    np.testing.assert_allclose(clip.numpy(), frames.transpose(3, 0, 1, 2) / 255, rtol=1e-6)
+    torch.testing.assert_close(clip, read_squares(frames_folder, index["clip"][5])[:, 1:9])  # the centre 8 of 10
 
 
 def test_the_same_seed_and_epoch_give_the_same_items_and_another_epoch_others(frames_folder, index):
+    before = torch.get_rng_state()
+
     def draw(*numbers):
         dataset = make_dataset(frames_folder, index, draw=numbers, augmentation=build_augmentation("translation"),
                                probability=0.5)
@@ -51,75 +84,130 @@ def test_the_same_seed_and_epoch_give_the_same_items_and_another_epoch_others(fr
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert all(torch.equal(one, two) for one, two in zip(first[:12], first[12:], strict=True))
     assert 0 < sum(not torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert torch.equal(torch.get_rng_state(), before), "global randomness is left alone"
 
 
-def test_random_windows_stand_at_every_place(frames_folder, index):
-    frames = torch.from_numpy(load_frames(frames_folder, index["clip"][0], 32)).permute(3, 0, 1, 2) / 255
-    found = set()
+def test_random_windows_start_anywhere_but_at_the_last_place(frames_folder, index):
+    squares, found = read_squares(frames_folder, index["clip"][0]), set()
     for epoch in range(12):
-        clip, _ = make_dataset(frames_folder, index, draw=(0, epoch))[0]
-        found |= {start for start in range(3) if torch.allclose(frames[:, start:start + 8], clip)}
+        clip, _ = make_dataset(frames_folder, index, window=7, draw=(0, epoch))[0]
+        found |= {start for start in range(4) if torch.allclose(squares[:, start:start + 7], clip)}
     assert found == {0, 1, 2}
 
 
-def mirror_items(frames_folder, index, probability) -> list[tuple[torch.Tensor, int]]:
-    """Items of which some are mirrored, the same windows whatever the probability."""
-    dataset = make_dataset(frames_folder, index, draw=(0, 1), augmentation=build_augmentation("mirror"),
-                           probability=probability, mirrored=MIRRORED)
-    return [dataset[number] for number in range(len(dataset))]
-
-
-def test_with_probability_0_no_clip_is_augmented(frames_folder, index):
+@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+def test_the_label_is_mirrored_where_the_clip_is_and_nowhere_else(probability, frames_folder, index):
     plain = make_dataset(frames_folder, index, draw=(0, 1))
-    for number, (clip, label) in enumerate(mirror_items(frames_folder, index, 0.0)):
-        assert torch.equal(clip, plain[number][0]) and label == plain[number][1]
-
-
-def test_with_probability_1_every_clip_and_its_class_are_mirrored(frames_folder, index):
-    plain = mirror_items(frames_folder, index, 0.0)
-    for (clip, label), (expected, before) in zip(mirror_items(frames_folder, index, 1.0), plain, strict=True):
-        assert torch.equal(clip, expected.flip(-1)) and label == MIRRORED[before]
-
-
-def test_the_label_is_mirrored_where_the_clip_is_and_nowhere_else(frames_folder, index):
-    plain, items = mirror_items(frames_folder, index, 0.0), mirror_items(frames_folder, index, 0.5)
+    items = make_dataset(frames_folder, index, draw=(0, 1), augmentation=build_augmentation("mirror"),
+                         probability=probability, mirrored=MIRRORED)
+    plain, items = ([dataset[number] for number in range(12)] for dataset in (plain, items))
     flipped = [torch.equal(clip, before.flip(-1)) for (clip, _), (before, _) in zip(items, plain, strict=True)]
-    assert 0 < sum(flipped) < len(flipped)
+    kept = [torch.equal(clip, before) for (clip, _), (before, _) in zip(items, plain, strict=True)]
+    assert all(one != other for one, other in zip(flipped, kept, strict=True))
+    assert sum(flipped) == 12 * probability if probability in (0, 1) else 0 < sum(flipped) < 12
     assert [label for _, label in items] == [MIRRORED[before] if flip else before
                                              for (_, before), flip in zip(plain, flipped, strict=True)]
 
 
-def test_probability_is_the_share_of_clips_that_are_augmented(frames_folder, index):
-    plain = make_dataset(frames_folder, index.head(1), window=10)[0][0]
-    changed = sum(not torch.equal(plain, make_dataset(
-        frames_folder, index.head(1), window=10, draw=(0, epoch), augmentation=build_augmentation("contrast"),
-        probability=0.3)[0][0]) for epoch in range(200))
-    assert 40 < changed < 80
+def test_a_change_sees_whole_frames_before_anything_else(frames_folder, index):
+    seen = []
+
+    def change(frames, clip, numbers):
+        seen.append((frames.shape, frames.dtype, clip, numbers.tolist()))
+        return 255 - frames
+
+    clip, _ = make_dataset(frames_folder, index, change=change)[3]
+    assert seen == [((8, 3, 32, 48), torch.uint8, index["clip"][3], list(range(1, 9)))]
+    torch.testing.assert_close(clip, 1 - read_squares(frames_folder, index["clip"][3])[:, 1:9], atol=0.005, rtol=0)
+    plain, _ = make_dataset(frames_folder, index)[3]
+    torch.testing.assert_close(plain, read_squares(frames_folder, index["clip"][3])[:, 1:9])
 
 
-def test_drawing_an_item_leaves_the_global_randomness_alone(frames_folder, index):
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    make_dataset(frames_folder, index, draw=(0, 1), augmentation=build_augmentation("contrast"), probability=1.0)[0]
-    assert torch.equal(torch.get_rng_state(), before)
+def extract_numbers(folder, stride: int) -> pd.DataFrame:
+    """The index of a clip of numbered frames, sampled at a stride."""
+    if not (folder / "clips").exists():
+        write_video(folder / "clips" / "Step_1" / "a.mp4", draw_numbers(), crf=8)
+    clips = find_clips(folder / "clips", CLASSES)
+    return extract_frames(folder / "clips", folder / "frames", clips, height=32, length=8, stride=stride, workers=1)
 
 
 def test_frames_that_were_extracted_again_are_not_taken_from_memory(tmp_path):
-    write_video(tmp_path / "clips" / "Step_1" / "a.mp4", draw_numbers(), crf=8)
     last = []
     for stride in (4, 2):
-        clips = extract_frames(tmp_path / "clips", tmp_path / "frames", CLASSES, sizes=[32], length=8, stride=stride,
-                               processes=1)
+        clips = extract_numbers(tmp_path, stride)
         last.append(make_dataset(tmp_path / "frames", clips)[0][0][:, -1].mean() * 255)
     assert last == pytest.approx([10 + 5 * 28, 10 + 5 * 14], abs=3)
 
 
+@pytest.mark.parametrize(("spatial", "kept"), [(Squash(32), (3, 32, 32)), (CentreCrop(32), (3, 32, 32)),
+                                               (build_spatial("corner", 32)[0], (3, 32, 48))], ids=str)
+def test_frames_are_decoded_once_and_scaled_once_where_that_is_fixed(spatial, kept, frames_folder, index, monkeypatch):
+    decoded, decode = [], simplejpeg.decode_jpeg
+    datasets.FRAMES.clear()
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda picture: decoded.append(picture) or decode(picture))
+    dataset = make_dataset(frames_folder, index, spatial=spatial, draw=(0, 1))
+    first, again = dataset[0][0], dataset[0][0]
+    assert torch.equal(first, again) and len(decoded) == 8 == len(datasets.FRAMES)
+    assert {frame.shape for frame in datasets.FRAMES.values()} == {kept}
+    assert datasets.FRAMES.currsize == sum(frame.nbytes for frame in datasets.FRAMES.values())
+
+
+# Study B's clips: all frames, every stride-th is seen, squares are cropped.
+
+
+@pytest.fixture(scope="module")
+def whole_clips(tmp_path_factory):
+    """Two performers, a square that goes right or down, 30 frames of 96 x 64: (folder, index)."""
+    folder = tmp_path_factory.mktemp("ntu")
+    for action, step in ((43, (2, 0)), (44, (0, 2))):
+        for performer in (1, 2):
+            frames = draw_square(step, frames=30, background=20 + 15 * performer)
+            write_video(folder / "clips" / f"S001C001P{performer:03d}R001A{action:03d}_rgb.mp4", frames)
+    clips = find_clips(folder / "clips", ["falling_down", "headache"], "ntu")
+    return folder / "frames", extract_frames(folder / "clips", folder / "frames", clips, height=40, workers=1)
+
+
+def make_whole(whole_clips, **settings) -> ClipDataset:
+    return make_dataset(*whole_clips, **{"classes": ["falling_down", "headache"], "stride": 2,
+                                         "spatial": CentreCrop(32), **settings})
+
+
+def test_a_test_item_is_the_centre_of_the_centre_window(whole_clips):
+    clip, _ = make_whole(whole_clips)[0]
+    frames = read_clip(whole_clips[0], whole_clips[1]["clip"][0], range(7, 23, 2))  # 16 of 30 frames, from the 8th on
+    torch.testing.assert_close(clip, CentreCrop(32)(frames).transpose(0, 1) / 255)
+
+
+def test_training_items_are_cropped_at_random_and_the_same_for_the_same_draw(whole_clips):
+    def draw(epoch):
+        dataset = make_whole(whole_clips, draw=(0, epoch), spatial=build_spatial("corner", 32)[0])
+        return [dataset[number][0] for number in range(4)]
+
+    first, again, other = draw(0), draw(0), draw(1)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    assert {clip.shape for clip in first} == {(3, 8, 32, 32)}
+
+
+@given(st.integers(2, 5))
+def test_windows_of_a_video_are_spread_from_its_begin_to_its_end(whole_clips, windows):
+    items, _ = make_whole(whole_clips, windows=windows)[2]
+    assert items.shape == (windows, 3, 8, 32, 32)
+    first, last = CentreCrop(32)(read_clip(whole_clips[0], whole_clips[1]["clip"][2], [0, 28])) / 255
+    torch.testing.assert_close(items[0][:, 0], first)
+    torch.testing.assert_close(items[-1][:, -1], last)
+
+
+# Cached features.
+
 FEATURES = torch.arange(3 * 4 * 6).reshape(3, 4, 6, 1).half()  # copies, clips, frames, width
+TWO_CLIPS = pd.DataFrame({"clip": ["c", "a"], "class": [CLASSES[1], CLASSES[0]]})
 
 
 def take_item(epoch=0, **settings) -> tuple[torch.Tensor, int]:
-    """The item of the third clip, which is of class 1; all its six frames unless another window is asked for."""
-    dataset = FeatureDataset(FEATURES, [2, 0], [1, 0], **{"window": 6, "draw": (0, epoch), **settings})
+    """The item of clip c, which is of class 1; all its six frames unless another window is asked for."""
+    dataset = FeatureDataset(TWO_CLIPS, classes=CLASSES, features=FEATURES, rows={"a": 0, "b": 1, "c": 2},
+                             **{"window": 6, "draw": (0, epoch), **settings})
     assert len(dataset) == 2
     return dataset[0]
 
@@ -128,192 +216,171 @@ def test_an_item_of_features_is_a_window_and_a_class_number():
     item, label = take_item(window=4, draw=None)
     assert item.shape == (4, 1) and item.dtype == torch.float32 and label == 1
     assert item.flatten().tolist() == [13, 14, 15, 16]  # the centre 4 of 6
-
-
-def test_random_windows_of_features_stand_at_every_place():
-    assert {int(take_item(epoch, window=4)[0][0]) for epoch in range(30)} == {12, 13, 14}
-
-
-def test_an_epoch_draws_the_same_features_again():
-    for epoch in range(5):
-        first, again = (take_item(epoch, window=4, probability=0.5)[0] for _ in range(2))
-        assert torch.equal(first, again)
+    assert {int(take_item(epoch, window=3)[0][0]) for epoch in range(30)} == {12, 13, 14}
 
 
 @pytest.mark.parametrize(("probability", "copies"), [(0.0, {12}), (1.0, {36, 60}), (0.5, {12, 36, 60})])
 def test_features_come_from_the_augmented_copies_with_a_probability(probability, copies):
-    assert {int(take_item(epoch, probability=probability)[0][0]) for epoch in range(60)} == copies
+    items = [take_item(epoch, probability=probability, mirrored=MIRRORED) for epoch in range(100)]
+    drawn = [int(item[0]) for item, _ in items]
+    assert set(drawn) == copies and abs(sum(first != 12 for first in drawn) - 100 * probability) < 15
+    assert [label for _, label in items] == [1 if first == 12 else MIRRORED[1] for first in drawn]
 
 
-def test_probability_is_the_share_of_augmented_features():
-    drawn = [int(take_item(epoch, probability=0.3)[0][0]) != 12 for epoch in range(200)]
-    assert 40 < sum(drawn) < 80
+def make_recipe(**settings) -> Recipe:
+    return Recipe(**{"architecture": "cnn_lstm_efficientnet_lite0", "options": {"freeze": True, "lstm_width": 8},
+                     "size": 32, "window": 8, "epochs": 1, "batch_size": 4, "learning_rate": 0.003,
+                     "betas": [0.9, 0.999], "weight_decay": 0.0, "gamma": 0.9, "precision": "32-true",
+                     "augmented_copies": 1, **settings})
 
 
-def test_the_label_is_mirrored_where_the_features_are():
-    items = [take_item(epoch, probability=0.5, mirrored=MIRRORED) for epoch in range(20)]
-    labels = {int(item[0]) == 12: label for item, label in items}
-    assert labels == {True: 1, False: 2}
-    assert all(labels[int(item[0]) == 12] == label for item, label in items)
+def compute(recipe, frames_folder, clips, cache) -> torch.Tensor:
+    return load_features(prepare_features(recipe, clips, CLASSES, frames_folder, cache))
 
 
-@pytest.fixture
-def backbone():
-    torch.manual_seed(0)
-    return build_model("cnn_lstm_efficientnet_lite0", num_classes=3, frames=8, size=32, freeze=True, lstm_width=8)
-
-
-def compute(model, frames_folder, index, cache, **settings):
-    return load_features(cache_features(model, frames_folder, index, cache, **{
-        "size": 32, "input_transform": PLAIN, "precision": "32-true", "key": "a model", **settings}))
-
-
-def test_features_are_those_of_the_backbone(backbone, frames_folder, index, tmp_path):
-    features = compute(backbone, frames_folder, index, tmp_path)
-    assert features.shape == (1, 12, 10, backbone.feature_width) and features.dtype == torch.float16
-    frames = torch.from_numpy(load_frames(frames_folder, index["clip"][7], 32)).permute(3, 0, 1, 2) / 255
+def encode(recipe, squares) -> torch.Tensor:
+    """Features of one clip by the recipe's network: squares (3, frames, size, size), 0-1."""
+    network = build_network(recipe, CLASSES).eval()
+    mean, std = (torch.tensor(values).reshape(3, 1, 1, 1) for values in recipe.normalisation)
     with torch.inference_mode():
-        expected = backbone.encode(frames[None])[0]
-    torch.testing.assert_close(features[0, 7].float(), expected, atol=5e-3, rtol=5e-3)
+        return network.encode(((squares - mean) / std)[None])[0]
 
 
-def test_features_are_computed_once(backbone, frames_folder, index, tmp_path, monkeypatch):
-    first = compute(backbone, frames_folder, index, tmp_path)
+@pytest.mark.parametrize("settings", [{}, {"colour": "bgr", "normalise": False}], ids=str)
+def test_features_are_those_of_the_backbone(settings, frames_folder, index, tmp_path):
+    recipe = make_recipe(**settings)
+    found = compute(recipe, frames_folder, index, tmp_path)
+    squares = read_squares(frames_folder, index["clip"][7])
+    expected = encode(recipe, squares.flip(0) if settings else squares)
+    assert found.shape == (1, 12, 10, expected.shape[1]) and found.dtype == torch.float16
+    torch.testing.assert_close(found[0, 7].float(), expected, atol=5e-3, rtol=5e-3)
+
+
+def test_features_are_computed_once(frames_folder, index, tmp_path, monkeypatch):
+    first = compute(make_recipe(), frames_folder, index.head(2), tmp_path)
     [name] = list_files(tmp_path)
-    monkeypatch.setattr(backbone, "encode", lambda clips: pytest.fail("computed again"))
-    assert torch.equal(compute(backbone, frames_folder, index, tmp_path), first)
+    monkeypatch.setattr(features, "_encode", lambda *_, **__: pytest.fail("computed again"))
+    assert torch.equal(compute(make_recipe(learning_rate=0.1, epochs=7), frames_folder, index.head(2), tmp_path), first)
     assert list_files(tmp_path) == [name]
 
 
 @pytest.mark.parametrize("keep", [0, 20, 0.5, 0.99])
-def test_a_damaged_file_of_features_is_computed_again(backbone, frames_folder, index, tmp_path, keep):
-    first = compute(backbone, frames_folder, index, tmp_path)
+def test_a_damaged_file_of_features_is_computed_again(frames_folder, index, tmp_path, keep):
+    first = compute(make_recipe(), frames_folder, index.head(2), tmp_path)
     [file] = tmp_path.iterdir()
     content = file.read_bytes()
     file.unlink()  # not overwritten: `first` still lies in it
     file.write_bytes(content[:keep if isinstance(keep, int) else int(keep * len(content))])
-    assert torch.equal(compute(backbone, frames_folder, index, tmp_path), first)
+    assert torch.equal(compute(make_recipe(), frames_folder, index.head(2), tmp_path), first)
 
 
-@pytest.mark.parametrize("changed", [{"key": "another model"}, {"precision": "bf16-mixed"},
-                                     {"input_transform": build_input_transform([0.5] * 3, [1.0] * 3)},
-                                     {"input_transform": build_input_transform([0.0] * 3, [1.0] * 3, "bgr")},
-                                     {"augmentation": build_augmentation("contrast")}, {"copies": 2}, {"seed": 1}])
-def test_other_settings_have_other_features(backbone, frames_folder, index, tmp_path, changed):
-    settings = {"augmentation": build_augmentation("mirror"), "copies": 1}
-    compute(backbone, frames_folder, index.head(2), tmp_path, **settings)
+@pytest.mark.parametrize("changed", [
+    {"options": {"freeze": True, "grid": 2}}, {"precision": "bf16-mixed"}, {"normalise": False}, {"colour": "bgr"},
+    {"augmentation": "contrast"}, {"augmentation": "translation", "augmented_copies": 2}, {"seed": 1}], ids=str)
+def test_other_settings_have_other_features(frames_folder, index, tmp_path, changed):
+    base = {"augmentation": "translation"}
+    compute(make_recipe(**base), frames_folder, index.head(1), tmp_path)
     before = list_files(tmp_path)
-    compute(backbone, frames_folder, index.head(2), tmp_path, **settings)
+    compute(make_recipe(**base), frames_folder, index.head(1), tmp_path)
     assert list_files(tmp_path) == before
-    compute(backbone, frames_folder, index.head(2), tmp_path, **settings | changed)
+    compute(make_recipe(**base | changed), frames_folder, index.head(1), tmp_path)
     assert len(list_files(tmp_path)) > len(before)
 
 
-def test_untouched_clips_are_computed_once_for_all_augmentations(backbone, frames_folder, index, tmp_path):
-    for name in ("none", "mirror", "contrast"):
-        compute(backbone, frames_folder, index.head(2), tmp_path, augmentation=build_augmentation(name),
-                copies=int(name != "none"))
-    assert len(list_files(tmp_path)) == 3
-
-
-def test_features_in_bfloat16_are_nearly_those_in_float32(backbone, frames_folder, index, tmp_path):
-    exact, fast = (compute(backbone, frames_folder, index.head(2), tmp_path, precision=precision)
+def test_features_in_bfloat16_are_nearly_those_in_float32(frames_folder, index, tmp_path):
+    exact, fast = (compute(make_recipe(precision=precision), frames_folder, index.head(2), tmp_path)
                    for precision in ("32-true", "bf16-mixed"))
     assert not torch.equal(fast, exact)
     assert (fast - exact).abs().mean() < 0.02 * exact.abs().mean()
 
 
-def test_other_weights_have_other_features(backbone, frames_folder, index, tmp_path):
-    first = compute(backbone, frames_folder, index.head(2), tmp_path)
+@pytest.mark.parametrize(("augmentation", "versions"), [("none", 1), ("mirror", 2), ("contrast", 4)])
+def test_each_clip_has_its_copies_and_the_first_is_not_augmented(augmentation, versions, frames_folder, index,
+                                                                 tmp_path):
+    few, recipe = index.head(2), make_recipe(augmentation=augmentation, augmented_copies=3)
+    found = compute(recipe, frames_folder, few, tmp_path)
+    assert len(list_files(tmp_path)) == min(2, versions), "untouched clips serve all augmentations"
+    assert found.shape[:3] == (versions, 2, 10)
+    assert torch.equal(found[0], compute(make_recipe(), frames_folder, few, tmp_path)[0])
+    assert all(not torch.equal(found[one], found[two]) for one in range(versions) for two in range(one))
+    if augmentation == "mirror":
+        expected = encode(recipe, read_squares(frames_folder, few["clip"][1]).flip(-1))
+        torch.testing.assert_close(found[1, 1].float(), expected, atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize("settings", [{"options": {"freeze": False}}, {"crop": "corner"}], ids=str)
+def test_only_a_frozen_backbone_with_fixed_crops_has_features(settings, index, frames_folder, tmp_path):
+    assert prepare_features(make_recipe(**settings), index, CLASSES, frames_folder, tmp_path) is None
+    assert list_files(tmp_path) == []
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "alexnet", "efficientnet_lite0", "densenet121"])
+def test_a_backbone_gives_the_same_features_with_its_normalisations_fused(backbone):
+    torch.manual_seed(0)
+    plain = build_model(f"cnn_lstm_{backbone}", num_classes=12, frames=8, size=64).train()
+    images = torch.rand(4, 3, 8, 64, 64)
     with torch.no_grad():
-        backbone.features[0].weight.mul_(2)
-    assert not torch.equal(compute(backbone, frames_folder, index.head(2), tmp_path), first)
-
-
-def test_frames_sampled_in_another_way_have_other_features(backbone, tmp_path):
-    write_video(tmp_path / "clips" / "Step_1" / "a.mp4", draw_numbers())
-    found = []
-    for stride in (4, 2):
-        clips = extract_frames(tmp_path / "clips", tmp_path / "frames", CLASSES, sizes=[32], length=8, stride=stride,
-                               processes=1)
-        found.append(compute(backbone, tmp_path / "frames", clips, tmp_path / "cache"))
-    assert not torch.equal(*found)
-
-
-def test_copies_are_augmented_and_the_first_is_not(backbone, frames_folder, index, tmp_path):
-    few = index.head(2)
-    features = compute(backbone, frames_folder, few, tmp_path, augmentation=build_augmentation("translation"), copies=2)
-    assert features.shape[0] == 3
-    assert torch.equal(features[0], compute(backbone, frames_folder, few, tmp_path)[0])
-    assert all(not torch.equal(features[one], features[two]) for one, two in [(0, 1), (0, 2), (1, 2)])
-
-
-def test_mirrored_features_are_those_of_the_mirrored_frames(backbone, frames_folder, index, tmp_path):
-    few = index.head(2)
-    features = compute(backbone, frames_folder, few, tmp_path, augmentation=build_augmentation("mirror"), copies=1)
-    frames = torch.from_numpy(load_frames(frames_folder, few["clip"][1], 32)).permute(3, 0, 1, 2).flip(-1) / 255
+        for _ in range(3):
+            plain(images)  # batch statistics that are not 0 and 1
+    plain.eval()
+    fused = copy.deepcopy(plain)
+    fold_normalisation(fused.features)
+    left = [layer for layer in fused.features.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert backbone == "alexnet" or len(left) < sum(
+        isinstance(layer, nn.BatchNorm2d) for layer in plain.features.modules())
     with torch.inference_mode():
-        expected = backbone.encode(frames[None])[0]
-    torch.testing.assert_close(features[1, 1].float(), expected, atol=5e-3, rtol=5e-3)
+        torch.testing.assert_close(fused.encode(images), plain.encode(images), rtol=1e-3, atol=1e-3)
 
 
-def test_computing_features_leaves_the_model_as_it_was(backbone, frames_folder, index, tmp_path):
-    backbone.train()
-    compute(backbone, frames_folder, index.head(2), tmp_path)
-    assert backbone.training and backbone.fc.training
+# Hashes, loaders.
 
 
 def test_a_split_has_each_clip_once_with_what_its_frames_depend_on(splits, index):
     clips = take_clips(splits, index)
-    assert list(clips) == ["clip", "class", "content", "length", "stride"]
-    assert list(clips["clip"]) == list(splits["clip"].drop_duplicates())
-    expected = index.set_index("clip").loc[list(clips["clip"])]
-    assert clips["content"].tolist() == expected["content"].tolist()
-    assert clips["stride"].tolist() == expected["stride"].tolist()
+    expected = index.set_index("clip").loc[list(splits["clip"].drop_duplicates())].reset_index()
+    pd.testing.assert_frame_equal(clips, expected[["clip", "class", "content", "length", "stride"]])
 
 
-def test_a_hash_tells_texts_and_their_borders_apart():
-    assert hash_text("a", "bc") == hash_text("a", "bc")
+def test_a_hash_of_files_knows_names_and_contents(tmp_path):
+    found = []
+    for name, content in (("a", "one"), ("b", "one"), ("b", "two")):
+        folder = tmp_path / f"{name}_{content}"
+        folder.mkdir()
+        (folder / name).write_text(content)
+        found.append(hash_files(folder))
+    assert len(set(found)) == 3 and hash_files(tmp_path / "a_one" / "a") == found[0]
     assert len({hash_text(*texts) for texts in [("a", "bc"), ("ab", "c"), ("abc",), ("bc", "a")]}) == 4
 
 
-def test_the_codes_hash_is_one_of_all_its_files_but_the_renderer(tmp_path, monkeypatch):
-    package = tmp_path / "package"
-    (package / "synthetic").mkdir(parents=True)
-    (package / "datasets.py").write_text("one")
-    monkeypatch.setattr("health_actions.learning.datasets.__file__", str(package / "datasets.py"))
+def test_the_codes_hash_is_one_of_what_results_depend_on(tmp_path, monkeypatch):
+    for package in ("data", "models", "learning", "figures"):
+        (tmp_path / package).mkdir()
+    monkeypatch.setattr(features, "__file__", str(tmp_path / "learning" / "features.py"))
     hashes = []
-    for file in ("datasets.py", "synthetic/hands.py", "models.py"):
-        (package / file).write_text("two")
+    for file in ("data/video.py", "figures/style.py", "cli.py", "models/c3d.py", "learning/training.py"):
+        (tmp_path / file).write_text("new")
         hashes.append(hash_code.__wrapped__())
-    assert hashes[0] == hashes[1] != hashes[2]
+    assert hashes[0] == hashes[1] == hashes[2] and len(set(hashes)) == 3
 
 
-def test_a_loader_shuffles_by_its_generator_alone():
+def test_a_loader_has_one_order_for_a_generator_however_often_it_is_begun():
     items = pd.Series(range(20))
 
     def order(*numbers):
-        return [int(item) for batch in build_loader(items, batch_size=6, shuffle=seed_of(*numbers)) for item in batch]
+        loader = build_loader(items, batch_size=6, shuffle=derive_generator(*numbers))
+        first, again = ([int(item) for batch in loader for item in batch] for _ in range(2))
+        assert first == again
+        return first
 
     assert [int(item) for batch in build_loader(items, batch_size=6) for item in batch] == list(range(20))
     assert order(0, 1) == order(0, 1) != order(0, 2)
     assert sorted(order(0, 1)) == list(range(20))
 
 
-def test_a_loader_has_one_order_however_often_it_is_begun():
-    loader = build_loader(pd.Series(range(20)), batch_size=20, shuffle=seed_of(0, 1))
-    first, second = ([int(item) for batch in loader for item in batch] for _ in range(2))
-    assert first == second
-
-
-def test_pictures_are_decoded_once_while_they_are_in_memory(tmp_path, monkeypatch):
-    write_video(tmp_path / "clips" / "step_1" / "a.mp4", draw_numbers(12))
-    index = extract_archives(tmp_path / "clips", tmp_path / "frames", CLASSES, height=32, naming="handwash",
-                             processes=1)
-    decoded, keep, decode = [], datasets.decode_kept.cache, simplejpeg.decode_jpeg
-    keep.clear()
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda picture: decoded.append(picture) or decode(picture))
-    dataset = make_dataset(tmp_path / "frames", index, stride=1)
-    first, again = dataset[0][0], dataset[0][0]
-    assert torch.equal(first, again) and len(decoded) == 8 == len(keep)
-    assert keep.currsize == sum(picture.nbytes for picture in keep.values()) <= datasets.DECODED_BYTES
+def test_clips_for_a_gpu_are_decoded_by_processes_that_share_the_cores(monkeypatch):
+    monkeypatch.setattr(datasets.joblib, "cpu_count", lambda: 12)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    items = pd.Series(range(4))
+    assert [build_loader(items, batch_size=1, device=device).num_workers for device in ("cpu", "cuda")] == [0, 8]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert build_loader(items, batch_size=1, device="cuda").num_workers == 3

@@ -13,6 +13,7 @@ def shrink_to_three_classes(params: dict) -> None:
     params["handwash"]["classes"] = CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stages_killed_at_random_moments_end_with_the_same_bytes(data_folder, tmp_path):
     whole, killed = (make_project(tmp_path / name / "project", shrink_to_three_classes) for name in ("whole", "killed"))

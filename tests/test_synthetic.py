@@ -1,16 +1,19 @@
-"""The renderer of the embedded clips."""
+"""The renderer of the hand-wash clips, a tool apart from health_actions."""
 
-import av
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from conftest import HANDWASH_CLASSES, list_files
+from conftest import HANDWASH_CLASSES, draw_square, list_files
+from conftest import write_video as film
 from typer.testing import CliRunner
 
+from health_actions.data import video
 from health_actions.data.clips import find_clips
-from health_actions.data.extraction import extract_frames
-from health_actions.data.frames import load_frames
-from health_actions.data.splits import find_duplicates, sign
-from health_actions.data.video import probe, read_frames
+from health_actions.data.duplicates import compute_signature, find_duplicates
+from health_actions.data.video import probe, stream_frames
+from synthetic_clips import encode
 from synthetic_clips.__main__ import app
 from synthetic_clips.handwash import (
     ACTIONS,
@@ -25,11 +28,17 @@ from synthetic_clips.handwash import (
 SMALL = (60, 40)
 
 
-def test_the_same_seed_draws_the_same_clip_and_another_one_another():
+def test_it_works_without_health_actions_and_both_know_synthetic_clips_by_the_same_mark():
+    code = ("import sys; sys.modules['health_actions'] = None; import synthetic_clips.__main__, synthetic_clips.ntu; "
+            "sys.exit(any(name.startswith('health_actions.') for name in sys.modules))")
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert encode.SYNTHETIC_MARK == video.SYNTHETIC_MARK
+
+
+def test_equal_seeds_draw_equal_clips_and_other_seeds_others():
     first, again, other = (render_clip(1, 1, 1, seed=seed, size=SMALL, frames=3) for seed in (0, 0, 1))
     assert first.shape == (3, 40, 60, 3) and first.dtype == np.uint8
-    assert (first == again).all()
-    assert (first != other).any()
+    assert (first == again).all() and (first != other).any()
 
 
 def test_performers_scenes_and_actions_look_different():
@@ -51,10 +60,14 @@ def test_written_clips_are_laid_out_like_the_real_set_and_say_that_they_are_synt
     assert paths[0].name.startswith("HandWash_001_A_02_G_0")
     facts = probe(paths[0])
     assert facts.synthetic and (facts.width, facts.height, facts.frames, facts.fps) == (240, 160, 12, 30)
-    assert read_frames(paths[0], [0, 11])[None].shape == (2, 160, 240, 3)
+    assert [frame.shape for frame in stream_frames(paths[0], height=160)] == [(160, 240, 3)] * 12
 
 
-def test_writing_goes_on_where_it_was(tmp_path):
+def test_clips_of_a_camera_are_not_taken_for_synthetic(tmp_path):
+    assert not probe(film(tmp_path / "own.mp4", draw_square(frames=2))).synthetic
+
+
+def test_an_interrupted_rendering_resumes_and_a_failed_one_leaves_no_file(tmp_path):
     arguments = {"performers": 1, "takes": 1, "actions": ["Step_1", "Step_3"], "duration": 0.2, "processes": 1}
     kept, lost = write_clips(tmp_path, **arguments)
     before, content = kept.stat().st_mtime_ns, lost.read_bytes()
@@ -62,6 +75,10 @@ def test_writing_goes_on_where_it_was(tmp_path):
     write_clips(tmp_path, **arguments)
     assert kept.stat().st_mtime_ns == before
     assert lost.read_bytes() == content
+    with pytest.raises(RuntimeError), encode.write_whole(tmp_path / "new" / "clip.mp4") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list_files(tmp_path / "new") == []
 
 
 @pytest.mark.parametrize("wrong", [{"performers": 0}, {"takes": 9}, {"actions": ["Step_99"]}])
@@ -85,25 +102,20 @@ def filled(tmp_path):
 def test_whole_washes_are_filed_twice_under_the_next_recording_numbers(filled, copies):
     paths = file_twice(filled, copies)
     clips = find_clips(filled, HANDWASH_CLASSES)
-    assert (clips["note"] == "").all()  # each copy's name tells the action of its folder
+    assert (clips["note"] == "").all()  # each copy's name has the action of its folder
     made = clips[clips["recording"].astype(int) > PERFORMERS]
     assert sorted(made["path"]) == sorted(path.relative_to(filled).as_posix() for path in paths)
     assert list(made["recording"].unique()) == [f"{PERFORMERS + 1 + copy:03d}" for copy in range(copies)]
     assert (made.groupby("recording")["class"].apply(sorted).apply(lambda found: found == HANDWASH_CLASSES)).all()
-
-
-def test_copies_have_the_bytes_and_the_scene_of_one_wash_each(filled):
-    paths = file_twice(filled, 3)
-    shown = {}
+    originals = {path.stem.split("_")[1]: path.read_text().split()[0] for path in paths}
+    assert len(set(originals.values())) == copies, "each copy is of another performer"
     for path in paths:
         _, recording, _, action, _, scene = path.stem.split("_")
-        performer, original = path.read_text().split()
-        assert int(original) == int(action) - 1 and int(scene) - 1 == PAIRS[int(performer)][0]
-        shown.setdefault(recording, set()).add(performer)
-    assert list(shown.values()) == [{"0"}, {"3"}, {"6"}]
+        assert path.read_text() == f"{originals[recording]} {int(action) - 1}"
+        assert int(scene) - 1 == PAIRS[int(originals[recording])][0]
 
 
-def test_a_wash_that_is_not_there_is_not_filed_twice(filled):
+def test_a_clip_that_is_missing_is_not_filed_twice(filled):
     lost = clip_path(filled, 5, PAIRS[5][0], 0)
     lost.unlink()
     assert len(file_twice(filled, 2)) == 23
@@ -111,31 +123,19 @@ def test_a_wash_that_is_not_there_is_not_filed_twice(filled):
 
 
 @pytest.mark.parametrize("copies", [-1, 11])
-def test_more_washes_than_performers_are_not_filed_twice(filled, copies):
-    before = list_files(filled)
+def test_more_copies_than_performers_are_refused(filled, copies):
     with pytest.raises(ValueError, match=f"copies: expected 0 to 10, found {copies}"):
         file_twice(filled, copies)
-    assert list_files(filled) == before
 
 
-def test_the_command_draws_clips_and_files_a_wash_twice_whose_copies_are_found(tmp_path):
+def test_the_command_draws_clips_and_copies_of_them_that_are_found(tmp_path):
     arguments = "--performers 1 --takes 1 --action Step_1 --action Step_3 --duration 0.4 --processes 1 --copies 1"
-    told = CliRunner().invoke(app, ["handwash", str(tmp_path / "clips"), *arguments.split()]).stdout
-    assert told.startswith("4 clips, ") and len(list_files(tmp_path / "clips")) == 4
-    index = extract_frames(tmp_path / "clips", tmp_path / "frames", HANDWASH_CLASSES, sizes=[32], length=8, stride=1,
-                           processes=1)
-    signatures = np.stack([sign(load_frames(tmp_path / "frames", clip, 32)) for clip in index["clip"]])
-    pairs = find_duplicates(index, signatures)
+    output = CliRunner().invoke(app, ["handwash", str(tmp_path), *arguments.split()]).stdout
+    assert output.startswith("4 clips, ") and len(list_files(tmp_path)) == 4
+    clips = find_clips(tmp_path, HANDWASH_CLASSES)
+    clips = clips.assign(content=[(tmp_path / path).read_bytes() for path in clips["path"]])
+    signatures = [compute_signature(np.stack([*stream_frames(tmp_path / path, height=32)])) for path in clips["path"]]
+    pairs = find_duplicates(clips, np.stack(signatures))
     assert pairs[["clip", "other", "kind", "same_class"]].values.tolist() == [
         [f"{name}/HandWash_001_{action}", f"{name}/HandWash_011_{action}", "identical", True]
         for name, action in (("Step_1", "A_01_G_01"), ("Step_3", "A_04_G_01"))]
-
-
-def test_clips_of_a_real_camera_are_not_taken_for_synthetic(tmp_path):
-    path = tmp_path / "own.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
-        container.mux(stream.encode())
-    assert not probe(path).synthetic

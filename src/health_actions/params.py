@@ -1,5 +1,6 @@
-"""params.yaml with the profile in use laid over the published one."""
+"""Parameters: params.yaml with the profile in use laid over the published one, and those of one stage of dvc.yaml."""
 
+import re
 from pathlib import Path
 
 from health_actions.paths import read_yaml
@@ -21,16 +22,60 @@ def read_params(root: Path) -> dict:
         FileNotFoundError, ValueError: when params.yaml is missing, unreadable or has no such profile.
     """
     values = read_yaml(Path(root) / "params.yaml")
-    profile = values["profile"]
-    if profile not in values:
-        known = [name for name in values if name != "profile" and isinstance(values[name], dict)]
-        raise ValueError(f"params.yaml: profile is {profile!r}, but the file has no such section; found {', '.join(known)}")
+    profile = pick(values, "profile")
     common = {name: value for name, value in values.items() if name not in (BASE, profile)}
-    return overlay(overlay(common, values[BASE]), values[profile])
+    return overlay(overlay(common, pick(values, BASE)), pick(values, profile))
+
+
+def read_stage(root: Path, stage: str) -> tuple[dict, str]:
+    """What the `params:` of a stage in dvc.yaml stand for, and the executed notebook among its `outs:`.
+
+    Args:
+        root: of the project.
+        stage: as dvc calls it; a stage with a matrix (of one key) is `name@value`.
+
+    Returns:
+        Section or value -> its content, without names of profiles and studies: `${profile}.ntu.training` is "training";
+        and the notebook's path from the root.
+
+    Raises:
+        FileNotFoundError, ValueError: when a file is missing or unreadable, or has no such stage or parameter.
+    """
+    name, _, item = stage.partition("@")
+    entry = pick(read_yaml(Path(root) / "dvc.yaml"), f"stages.{name}", "dvc.yaml")
+    values = read_yaml(Path(root) / "params.yaml")
+    prefixes = {BASE, pick(values, "profile"), *pick(values, BASE)}
+    values = {**values, "item": dict.fromkeys(entry.get("matrix", {}), item)}
+
+    def fill(text: str) -> str:
+        return re.sub(r"\$\{([\w.]+)\}", lambda found: str(pick(values, found[1])), text)
+
+    sections, outs = {}, [fill(out if isinstance(out, str) else next(iter(out))) for out in entry.get("outs", [])]
+    for key in map(fill, entry.get("params", [])):
+        value, path = pick(values, key), key.split(".")
+        while len(path) > 1 and path[0] in prefixes:
+            path.pop(0)
+        for part in reversed(path):
+            value = {part: value}
+        sections = overlay(sections, value)
+    output = next((path for path in outs if path.endswith(".ipynb")), None)
+    if output is None:
+        raise ValueError(f"dvc.yaml: stage {name} has no executed notebook (.ipynb) among its outs; add it")
+    return sections, output
+
+
+def pick(values: dict, key: str, file: str = "params.yaml"):
+    """The value of a dotted key."""
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            known = ", ".join(map(str, values)) if isinstance(values, dict) else "nothing"
+            raise ValueError(f"{file} has no {key!r}: at {part!r} it has {known}")
+        values = values[part]
+    return values
 
 
 def overlay(base, changes):
     """`base` with the values of `changes` in place of its own; sections are merged, lists and plain values replaced."""
-    if not (isinstance(base, dict) and isinstance(changes, dict)):
+    if not isinstance(base, dict) or not isinstance(changes, dict | None):
         return changes
-    return {**base, **{name: overlay(base.get(name), value) for name, value in changes.items()}}
+    return {**base, **{name: overlay(base.get(name), value) for name, value in (changes or {}).items()}}

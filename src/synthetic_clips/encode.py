@@ -1,18 +1,32 @@
 """Writes video files."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 
-from health_actions.data.video import SYNTHETIC_MARK
-from health_actions.paths import atomic_write
-
+# The comment of every clip drawn here; health_actions.data.video knows synthetic clips by the same text.
+SYNTHETIC_MARK = "synthetic clip, rendered by health-actions"
 AVI_SCALE = 3  # quantiser of every frame of an avi file, lower is better
 
 
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; the file gets its own name only when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_video(path, frames: np.ndarray, fps: int = 30, quality: int = 22, preset: str = "slow") -> Path:
-    """Write frames at once or not at all, as H.264 in mp4 or, if the name says .avi, as MPEG-4 part 2.
+    """Write frames as a whole or not at all, as H.264 in mp4 or, if the name says .avi, as MPEG-4 part 2.
 
     Equal frames give equal files. frames: uint8 (time, height, width, 3) with even height and width; quality: constant
     rate factor of x264, lower is better; an avi file has its own constant quality.
@@ -30,7 +44,7 @@ def write_video(path, frames: np.ndarray, fps: int = 30, quality: int = 22, pres
         codec, form = "libx264", "mp4"
         options = {"crf": str(quality), "preset": preset, "x264-params": "cpu-independent=1"}
     muxing = {"fflags": "+bitexact"} if form == "avi" else {}
-    with atomic_write(path) as unfinished, av.open(str(unfinished), "w", format=form, options=muxing) as container:
+    with write_whole(path) as unfinished, av.open(str(unfinished), "w", format=form, options=muxing) as container:
         container.metadata["comment"] = SYNTHETIC_MARK  # every file says itself that it is synthetic
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]

@@ -10,10 +10,9 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
-from health_actions.paths import atomic_write
 from synthetic_clips import poses
 from synthetic_clips.curves import FPS, bump, wander
-from synthetic_clips.encode import write_video
+from synthetic_clips.encode import write_video, write_whole
 from synthetic_clips.hands import HandShape, hand_chains, hand_surfaces
 from synthetic_clips.render import Cone, develop, draw, floor_shadow, linear, unit
 from synthetic_clips.sheet import contact_sheet
@@ -296,7 +295,7 @@ def file_twice(folder, copies: int) -> list[Path]:
             original = clip_path(folder, performer, PAIRS[performer][0], action)
             paths.append(clip_path(folder, PERFORMERS + number, PAIRS[performer][0], action))
             if original.exists():
-                with atomic_write(paths[-1]) as temporary:
+                with write_whole(paths[-1]) as temporary:
                     shutil.copyfile(original, temporary)
     return [path for path in paths if path.exists()]
 

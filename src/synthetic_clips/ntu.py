@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from synthetic_clips.costume import dress, stool
 from synthetic_clips.curves import FPS, wander
 from synthetic_clips.encode import write_video
 from synthetic_clips.everyday import ACTIONS, EVERYDAY, SEAT
-from synthetic_clips.figure import Posture, Skeleton, pose
+from synthetic_clips.figure import JOINTS, Posture, Skeleton, pose
 from synthetic_clips.motions import MEDICAL, Take
 from synthetic_clips.performers import (
     PERFORMERS,
@@ -164,6 +165,28 @@ def describe_clip(name, seed: int = 0) -> ClipFacts:
     subset = "training" if performer in TRAINING else "testing" if performer in TESTED else "source"
     return ClipFacts(setup, camera, performer, repetition, action, ACTIONS[action].__name__, action in MEDICAL, subset,
                      ("left", "right")[performance.posture.holder], len(performance.skeleton.joints))  # fmt: skip
+
+
+def locate_hands(clips: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Where the acting hand is in rendered clips, and, to compare with it, the shin of the other side's leg.
+
+    clips: one row a clip, with clip (its name as of `clip_name`, folders in front do not matter), length (frames) and
+    synthetic. Returns for each clip two arrays (length, 2), shares of the picture's width to the right and height down;
+    clips whose name and length are not those of a rendered clip are left out, since their joints are unknown.
+    """
+    places = {}
+    for row in clips[clips["synthetic"].astype(bool)].itertuples():
+        try:
+            facts = describe_clip(row.clip)
+        except ValueError:
+            continue
+        if facts.frames == row.length:
+            joints = project_joints(facts.performer, facts.repetition, facts.action, facts.camera) / SIZE
+            other = {"left": "right", "right": "left"}[facts.hand]
+            hand, knee, ankle = (joints[:, JOINTS.index(name)] for name in (
+                f"{facts.hand} hand", f"{other} knee", f"{other} ankle"))
+            places[row.clip] = hand, (knee + ankle) / 2
+    return places
 
 
 def list_clips(more: tuple[int, ...] = ()) -> list[tuple[int, int, int, int]]:

@@ -1,1 +1,1 @@
-"""What a trained model does with clips: errors, saliency, behaviour, rejection, videos."""
+"""What a trained model does with clips and videos: recognition, rejection, errors, saliency, behaviour, export."""

@@ -1,4 +1,4 @@
-"""A trained model as one ONNX file, for programs without torch and this project; whether it gives the same answers."""
+"""Export of a trained model to one ONNX file, for programs without torch, and a comparison of the two."""
 
 import json
 import warnings
@@ -9,94 +9,84 @@ import pandas as pd
 import torch
 from torch import nn
 
-from health_actions.learning.evaluation import predict_clips
+from health_actions.analysis.rejection import spread_clips
 from health_actions.learning.precision import autocast
-from health_actions.models.folder import load_model
+from health_actions.learning.scores import predict_clips
+from health_actions.models import build_model
 from health_actions.models.structure import measure_latency
-from health_actions.models.three_stream import ThreeStream
+from health_actions.models.weights import load_model
 from health_actions.paths import atomic_write, write_text
 
 FILE, INPUT, OUTPUT = "model.onnx", "clips", "logits"
 
 
 def export_model(folder: Path, output: Path) -> Path:
-    """Write the model of a folder as one ONNX file, and beside it a card that says how to feed it.
+    """Write the model of a folder as one ONNX file, and beside it a card that says what its inputs are.
 
-    The file takes any number of clips (batch, 3, frames, size, size) as float32 and gives logits (batch, classes) as
-    float32. It holds no paths and no dates: the same folder gives the same bytes on the same machine.
+    The file takes any number of clips (batch, 3, frames, size, size), float32, and gives logits (batch, classes),
+    float32. It has no paths and no dates in it: the same folder gives the same bytes on the same machine.
 
     Args:
         folder: as of `save_model`.
-        output: folder, made if missing; it gets model.onnx and card.json, which is the model's card with one more
-            entry, "onnx". Files of these names that are there already stay as they are when the export fails.
-
-    Returns:
-        The path of model.onnx.
+        output: folder that gets model.onnx, whose path is returned, and card.json: the model's card with one more
+            entry, "onnx". Files of an earlier export stay when this one fails.
 
     Raises:
-        FileNotFoundError, ValueError: when the folder is none, see `load_model`.
-        ValueError: when ONNX cannot say what the model computes.
+        FileNotFoundError, ValueError: see `load_model`; ValueError also when ONNX has no operators for the model.
     """
     model, card = load_model(folder)
     name = card["architecture"]["name"]
-    if isinstance(model, ThreeStream):
+    if name == "three_stream":
         raise ValueError(f"{name} cannot be exported: OpenCV draws its flow and gradients, outside of the network")
+    plain = build_model(**card["architecture"])  # without what makes it faster in torch
+    plain.load_state_dict(model.state_dict())
     try:
-        told = _describe_input(card)
-    except (KeyError, TypeError) as error:
+        onnx = _describe_input(card)
+    except (LookupError, TypeError) as error:
         raise ValueError(f"{folder} is no usable model folder: its card has no usable {error}") from None
-    # Of a batch of one torch takes the one for a fixed size.
-    clips = torch.zeros(2, *told["input"]["shape"][1:])
+    clips = torch.zeros(2, *onnx["input"]["shape"][1:])  # torch takes a batch of 1 for a fixed size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about its own code
         try:
-            program = torch.onnx.export(
-                model, (clips,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False)
+            graph = torch.onnx.export(
+                plain.eval(), (clips,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False).model_proto
         except torch.onnx.OnnxExporterError as error:
             reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise ValueError(f"{name} cannot be exported: {reason}") from None
-    exported = program.model_proto
-    graph = exported.graph
-    for part in (graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
-        part.ClearField("metadata_props")  # where in which file of this computer each operator comes from
+    parts = graph.graph
+    for part in (parts, *parts.node, *parts.value_info, *parts.initializer, *parts.input, *parts.output):
+        part.ClearField("metadata_props")  # the file and line of each operator on this computer
         part.ClearField("doc_string")
     with atomic_write(Path(output) / FILE) as temporary:
-        temporary.write_bytes(exported.SerializeToString(deterministic=True))
-    write_text(Path(output) / "card.json", json.dumps({**card, "onnx": told}, indent=1) + "\n")
+        temporary.write_bytes(graph.SerializeToString(deterministic=True))
+    write_text(Path(output) / "card.json", json.dumps({**card, "onnx": onnx}, indent=1) + "\n")
     return Path(output) / FILE
 
 
 def _describe_input(card: dict) -> dict:
-    """What goes in and comes out of an exported model, for the card: shapes, range, preprocessing."""
-    clip, preprocessing = card["clip"], card["preprocessing"]
-    mean, std, size = preprocessing["mean"], preprocessing["std"], clip["size"]
+    """Inputs and outputs of an exported model, for the card: shapes, range, preprocessing."""
+    view, colours = card["clip"], card["preprocessing"]
+    mean, std, size = colours["mean"], colours["std"], view["size"]
     ends = [(end - middle) / width for end in (0, 1) for middle, width in zip(mean, std, strict=True)]
-    whole = clip.get("stride") is None  # study A's frames
+    scaling = {"squash": f"scale each whole frame to {size} x {size} pixels",
+               "corner": f"scale each frame's short side to {size} pixels, crop {size} x {size} pixels in the centre"}
     return {
         "file": FILE,
-        "input": {
-            "name": INPUT, "type": "float32", "shape": ["batch", 3, clip["window"], size, size],
-            "axes": "clips, channels, frames, height, width", "channels": preprocessing["colour"],
-            "range": [round(min(ends), 4), round(max(ends), 4)]},
-        "preprocessing": [
-            f"scale each whole frame to {size} x {size} pixels" if whole else
-            f"scale each frame's short side to {size} pixels, take the square of {size} x {size} in the middle",
-            "divide the values of 0-255 by 255",
-            f"of each channel take away its mean, {mean}, then divide by its std, {std}"],
+        "input": {"name": INPUT, "type": "float32", "shape": ["batch", 3, view["window"], size, size],
+                  "axes": "clips, channels, frames, height, width", "channels": colours["colour"],
+                  "range": [round(min(ends), 4), round(max(ends), 4)]},
+        "preprocessing": [scaling[view["crop"]], "divide the values of 0-255 by 255",
+                          f"subtract the mean {mean} of each channel, then divide by the standard deviation {std}"],
         "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(card["classes"])],
                    "meaning": "softmax over the last axis gives probabilities, in the order of the card's classes"}}
 
 
 class OnnxModel(nn.Module):
-    """An exported model that is called like the one it was made of; it runs on the CPU, on as many threads as torch.
-
-    Args:
-        exported: model.onnx.
+    """An exported model with the interface of the original; it runs on the CPU, on as many threads as torch.
 
     Raises:
-        FileNotFoundError: when it is not there.
-        ValueError: when it is damaged.
+        FileNotFoundError: without the file `exported`. ValueError: when it is damaged.
     """
 
     def __init__(self, exported: Path):
@@ -115,69 +105,43 @@ class OnnxModel(nn.Module):
         return torch.from_numpy(self.session.run([OUTPUT], {INPUT: clips.numpy()})[0])
 
 
-def choose_clips(splits: pd.DataFrame, card: dict, count: int) -> pd.DataFrame:
-    """Test clips of a model's fold: the first of each class, then the second of each, and so on up to `count`.
-
-    Args:
-        splits: one row a clip and fold.
-        card: the model's.
-
-    Raises:
-        ValueError: when its fold has no test clips.
-    """
-    tested = splits[(splits["subset"] == "testing") & (splits["fold"] == card["training"]["fold"])]
-    if tested.empty:
-        raise ValueError(f"fold {card['training']['fold']} has no test clips to compare answers on")
-    turns = tested.groupby("class").cumcount()
-    return tested.loc[turns.sort_values(kind="stable").index[:count]]
-
-
-def compare_answers(folder: Path, exported: Path, clips: pd.DataFrame, *, frames_folder: Path) -> pd.DataFrame:
-    """Let a model and its export see the same windows of clips: torch in float32, onnxruntime on the CPU.
-
-    The windows are those of the test, and probabilities are rounded as its are; see `predict_clips`.
+def compare_answers(folder: Path, exported: Path, splits: pd.DataFrame, *, count: int,
+                    frames_folder: Path) -> pd.DataFrame:
+    """Predictions of a model and of its export for the same windows: torch in float32, onnxruntime on the CPU.
 
     Args:
         folder: as of `save_model`.
         exported: model.onnx that was made of it.
-        clips: one row a clip: clip, class, fold.
-        frames_folder: where the clips' frames are.
+        splits: one row a clip and fold; the first `count` test clips of the model's fold are used, every class in turn.
+        frames_folder: as written by `extract_frames`.
 
     Returns:
         One row a clip: clip, class, torch and onnxruntime (the predicted classes), same_class, and difference: the
-        largest of a probability, 0-1.
+        largest of any probability, 0-1.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_model` and `OnnxModel`.
+        FileNotFoundError, ValueError: see `load_model` and `OnnxModel`; ValueError also without test clips.
     """
     model, card = load_model(folder)
+    fold = card["training"]["fold"]
+    tested = splits[(splits["subset"] == "testing") & (splits["fold"] == fold)]
+    if tested.empty:
+        raise ValueError(f"fold {fold} of the splits has no test clips to compare answers on")
     card = {**card, "training": {**card["training"], "precision": "32-true"}}
-    one, other = (predict_clips(each, card, clips, frames_folder=frames_folder)
-                  for each in (model, OnnxModel(exported)))
-    differences = (one[card["classes"]] - other[card["classes"]]).abs().max(axis=1, skipna=False)
-    return pd.DataFrame({"clip": one["clip"], "class": one["class"], "torch": one["predicted"],
-                         "onnxruntime": other["predicted"], "same_class": one["predicted"] == other["predicted"],
+    ours, theirs = (predict_clips(each, card, spread_clips(tested, count), frames_folder=frames_folder)
+                    for each in (model, OnnxModel(exported)))
+    differences = (ours[card["classes"]] - theirs[card["classes"]]).abs().max(axis=1, skipna=False)
+    return pd.DataFrame({"clip": ours["clip"], "class": ours["class"], "torch": ours["predicted"],
+                         "onnxruntime": theirs["predicted"], "same_class": ours["predicted"] == theirs["predicted"],
                          "difference": differences.round(6)})
 
 
 def measure_onnx_latency(folder: Path, exported: Path, *, runs: int = 5) -> dict:
-    """How long a model and its export take for one clip, on the same number of threads; see `measure_latency`.
-
-    Args:
-        folder: as of `save_model`.
-        exported: model.onnx that was made of it.
-        runs: of which the median is taken.
-
-    Returns:
-        frames, pixels, precision (of torch, as the project runs the model; onnxruntime computes in float32), threads,
-        torch_ms and onnxruntime_ms (milliseconds).
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_model` and `OnnxModel`.
-    """
+    """Time that a model and its export take for one clip, see `measure_latency`: torch_ms and onnxruntime_ms (medians),
+    frames, pixels, threads and precision (of torch, as in the study; onnxruntime computes in float32)."""
     model, card = load_model(folder)
     frames, size, precision = card["clip"]["window"], card["clip"]["size"], card["training"]["precision"]
     model.forward = autocast(precision)(model.forward)
-    seconds = [measure_latency(each, frames=frames, size=size, runs=runs) for each in (model, OnnxModel(exported))]
+    ours, theirs = (measure_latency(each, frames=frames, size=size, runs=runs) for each in (model, OnnxModel(exported)))
     return {"frames": frames, "pixels": size, "precision": precision, "threads": torch.get_num_threads(),
-            **{f"{name}_ms": round(1000 * value, 1) for name, value in zip(("torch", "onnxruntime"), seconds)}}
+            "torch_ms": round(1000 * ours, 1), "onnxruntime_ms": round(1000 * theirs, 1)}

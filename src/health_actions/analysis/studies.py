@@ -1,63 +1,67 @@
-"""The models that `make repro` leaves in `build/`, found and made ready for whoever brings videos."""
+"""The models of both studies in `build/`: which one is the best, where it is, and how to load it for videos."""
 
+import json
 from pathlib import Path
 
-from health_actions.analysis.recognition import Familiarity, Recogniser, find_model
-from health_actions.learning import comparison
-from health_actions.paths import place_inside, read_yaml
+from health_actions.analysis.recognition import Recogniser
+from health_actions.analysis.rejection import MahalanobisDetector
+from health_actions.data.sandbox import sample_in_sandbox
+from health_actions.learning.scores import read_cards
+from health_actions.paths import place_inside
 
-STUDIES = ("handwash", "ntu")
-FAMILIARITY = "familiarity.safetensors"
+DETECTOR = "detector.safetensors"
 
 
 class NotTrained(FileNotFoundError):
-    """There is no model to use; the message names the command that makes one."""
+    """A model is missing; the message names the command that makes it."""
 
 
-def read_params(root: Path) -> dict:
-    """params.yaml, as a whole."""
-    return read_yaml(root / "params.yaml")
+def find_best(build: Path) -> str:
+    """The best model by validation, as the evaluation in `build` (`build/<study>`) noted it: "squeezenet/pretrained".
+
+    Raises:
+        NotTrained: before the evaluation. ValueError: when its best.json is damaged.
+    """
+    file = Path(build) / "evaluation" / "best.json"
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["model"])
+    except FileNotFoundError:
+        raise NotTrained(f"no trained and evaluated models: there is no {file}; run make repro first") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{file} names no model ({error}): delete it and run make repro") from None
 
 
-def choose_folder(root: Path, study: str, model: str = "best") -> Path:
-    """The folder of a study's model: the best by validation of its evaluation, or the one named.
+def choose_model_folder(root: Path, study: str, model: str = "best") -> Path:
+    """The folder of a study's model: of its folds the one with the best validation.
 
     Args:
         root: of the project.
         study: "handwash" or "ntu".
-        model: "best", or a name: of study A an architecture, of study B a network, or network/start.
+        model: "best", an architecture of study A, or a network or network/start of study B.
 
     Raises:
-        NotTrained: when the study was not run, or has no such model; lists those it has.
-        ValueError: when its tables name a folder outside of its models.
+        NotTrained: when there is no such model; lists those that exist. ValueError: when its files are damaged.
     """
-    folder = root / "build" / study / "models"
-    if model != "best":
-        known = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("fold_*")
-                       if (path / "card.json").is_file())
-        found = [name for name in dict.fromkeys(known) if name == model or name.startswith(f"{model}/")]
-        if not found:
-            names = ", ".join(dict.fromkeys(known)) or "none"
-            raise NotTrained(f"no model {model!r} of study {study}; there are: {names}. make repro trains them")
-        return find_model(folder / found[0])  # "pretrained" comes before "scratch"
-    try:
-        return find_model(place_inside(folder, comparison.choose_folder(root / "build" / study / "evaluation")))
-    except FileNotFoundError as error:
-        raise NotTrained(str(error)) from None
+    models = Path(root) / "build" / study / "models"
+    name = find_best(models.parent) if model == "best" else model
+    known = sorted({card.parents[1].relative_to(models).as_posix() for card in models.rglob("fold_*/card.json")})
+    found = [each for each in known if each == name or each.startswith(f"{name}/")]  # "pretrained" before "scratch"
+    if not found:
+        raise NotTrained(f"no model {name!r} of study {study}; there are: {', '.join(known) or 'none'}. make repro "
+                         "trains them")
+    best = max(read_cards(models / found[0]), key=lambda card: card["scores"]["validation_clip_top1"])
+    return place_inside(models / found[0], f"fold_{best['training']['fold']}")
 
 
 def load_recogniser(root: Path, study: str, model: str = "best", *, reject: bool = True) -> Recogniser:
-    """A study's model, ready for videos.
+    """A study's model, ready for videos that nobody has checked: it decodes them in the sandbox.
 
     Args:
-        root, study, model: see `choose_folder`.
-        reject: say of clips that are unlike the training clips that they show none of the actions, where the model's
-            familiarity was measured (stage `<study>_reject`, of the best model alone).
-
-    Raises:
-        NotTrained: see `choose_folder`.
+        root, study, model: see `choose_model_folder`, which also says what is raised.
+        reject: answer "none of these" to clips of unknown actions, where stage `<study>_reject` fitted a detector (of
+            the best model alone).
     """
-    folder = choose_folder(root, study, model)
-    file = root / "build" / study / "reject" / folder.relative_to(root / "build" / study / "models") / FAMILIARITY
-    return Recogniser(folder, frames=root / "build" / study / "frames",
-                      familiarity=Familiarity.load(file) if reject and file.is_file() else None)
+    folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
+    file = build / "reject" / folder.relative_to(build / "models") / DETECTOR
+    detector = MahalanobisDetector.load(file) if reject and file.is_file() else None
+    return Recogniser(folder, detector=detector, read=sample_in_sandbox)

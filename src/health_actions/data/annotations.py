@@ -1,4 +1,4 @@
-"""The annotation files that the published code bases read, and the audit of a split."""
+"""The annotation files that the published code bases read, and what training and test clips share."""
 
 import json
 from pathlib import Path
@@ -13,33 +13,26 @@ LIST_NAMES = {"training": "trainlist", "validation": "vallist", "testing": "test
 
 def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int], classes: list[str], *,
                       names: dict[str, str] | None = None) -> None:
-    """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON.
+    """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON, `<study>_01.json`.
 
     Args:
-        output: folder to write to.
-        study: name of the JSON files (`<study>_01.json`).
-        splits: one row a clip and fold, as of `make_splits`.
-        frames: number of frames of each clip.
+        splits: one row a clip and fold, from `make_splits`.
+        frames: clip -> its number of frames.
         classes: all classes in order; their numbers in the lists start from 1.
-        names: of the clips, where the files call them otherwise (see `name_folders`); lists then say `<class>/<name>`.
+        names: clip -> its name in the files (see `name_folders`); the lists then hold `<class>/<name>`.
     """
-    output = Path(output)
     numbers = {name: number for number, name in enumerate(classes, start=1)}
     write_text(output / "classInd.txt", "".join(f"{number} {name}\n" for name, number in numbers.items()))
     for fold, rows in splits.groupby("fold"):
         for subset, name in LIST_NAMES.items():
-            chosen = rows[rows["subset"] == subset]
-            lines = [f"{f'{label}/{names[clip]}' if names else clip} {numbers[label]}\n"
-                     for clip, label in zip(chosen["clip"], chosen["class"], strict=True)]
-            write_text(output / f"{name}{fold:02d}.txt", "".join(lines))
-        database = {
-            names[row["clip"]] if names else row["clip"]: {"subset": row["subset"],
-                                                           "annotations": {"label": row["class"],
-                                                                           "segment": [1, int(frames[row["clip"]])]}}
-            for row in rows.to_dict("records")
-        }
-        text = json.dumps({"labels": classes, "database": database}, indent=1)
-        write_text(output / f"{study}_{fold:02d}.json", text + "\n")
+            chosen = rows.loc[rows["subset"] == subset, ["clip", "class"]].to_numpy().tolist()
+            write_text(output / f"{name}{fold:02d}.txt", "".join(
+                f"{f'{label}/{names[clip]}' if names else clip} {numbers[label]}\n" for clip, label in chosen))
+        database = {names[row["clip"]] if names else row["clip"]: {
+            "subset": row["subset"], "annotations": {"label": row["class"], "segment": [1, int(frames[row["clip"]])]}}
+            for row in rows.to_dict("records")}
+        write_text(output / f"{study}_{fold:02d}.json",
+                   json.dumps({"labels": classes, "database": database}, indent=1) + "\n")
 
 
 def count_clips(splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -49,28 +42,23 @@ def count_clips(splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 
 
 def audit_splits(splits: pd.DataFrame, duplicates: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """What stands on both sides of training and testing, fold by fold.
+    """What training and validation clips share with test clips, fold by fold.
 
-    Returns:
-        One row a fold: fold, clips in each subset, shared_recordings, shared_scenes and, where splits tell takes,
-        shared_takes (those of the test clips that training or validation clips also have), shared_duplicates (test
-        clips that also stand in training or validation) and classes_not_trained (tested classes without a training
-        clip).
+    One row a fold: fold, clips in each subset, shared_recordings, shared_scenes (without "unknown"), shared_takes
+    (where splits have takes), shared_duplicates (test clips with a duplicate in training or validation) and
+    classes_not_trained (tested classes without a training clip).
     """
-    there = duplicates[["clip", "other"]]
-    pairs = pd.concat([there, there.rename(columns={"clip": "other", "other": "clip"})])
+    found = duplicates[["clip", "other"]]
+    pairs = pd.concat([found, found.rename(columns={"clip": "other", "other": "clip"})])
     rows = []
     for fold, clips in splits.groupby("fold"):
-        seen = clips[clips["subset"] != "testing"]
-        tested = clips[clips["subset"] == "testing"]
-        trained = clips[clips["subset"] == "training"]
+        seen, tested = clips[clips["subset"] != "testing"], clips[clips["subset"] == "testing"]
+        shared = {column: set(seen[column]) & set(tested[column]) - {"unknown" if column == "scene" else None}
+                  for column in ("recording", "scene", "take") if column in clips}
         both = pairs.loc[pairs["clip"].isin(tested["clip"]) & pairs["other"].isin(seen["clip"]), "clip"]
-        missing = set(tested["class"]) - set(trained["class"])
-        rows.append({"fold": fold,
-                     **{subset: int((clips["subset"] == subset).sum()) for subset in SUBSETS},
-                     "shared_recordings": len(set(seen["recording"]) & set(tested["recording"])),
-                     "shared_scenes": len((set(seen["scene"]) & set(tested["scene"])) - {"unknown"}),
-                     **({"shared_takes": len(set(seen["take"]) & set(tested["take"]))} if "take" in clips else {}),
+        missing = set(tested["class"]) - set(clips.loc[clips["subset"] == "training", "class"])
+        rows.append({"fold": fold, **{subset: int((clips["subset"] == subset).sum()) for subset in SUBSETS},
+                     **{f"shared_{column}s": len(values) for column, values in shared.items()},
                      "shared_duplicates": both.nunique(),
                      "classes_not_trained": " ".join(name for name in classes if name in missing)})
     return pd.DataFrame(rows)

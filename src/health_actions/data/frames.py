@@ -1,89 +1,41 @@
-"""The frames of the clips, as `health_actions.data.extraction` left them: an index and one file a clip."""
+"""The store of frames that `health_actions.data.extraction` writes: index.csv and one zip of JPEG pictures a clip.
 
+One archive a clip, since a data set as single pictures costs DVC minutes a stage. `<folder>/<clip>.zip` holds
+image_00001.jpg, ... and n_frames (their number, as text), uncompressed; its comment, the settings that made it as JSON.
+"""
+
+import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import simplejpeg
 
-from health_actions.paths import place_inside
+from health_actions.data.video import LARGEST
+from health_actions.paths import atomic_write, place_inside
+from health_actions.progress import track
 
-PICTURE = "image_{:05d}.jpg"  # of an archive, numbered from 1 as in the published code
+PICTURE = "image_{:05d}.jpg"  # numbered from 1 as in the published code
 COUNT = "n_frames"
-LARGEST = 8_400_000  # pixels of a picture, as of a video's; a few bytes can claim many more
-# What damaged or foreign files of frames raise while they are read.
+# What reading damaged or foreign archives raises.
 DAMAGE = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, MemoryError, RuntimeError, TypeError)
 
 
-def read_index(output: Path) -> pd.DataFrame:
-    """Read the index that `extract_frames` wrote; recordings stay text, empty fields empty."""
-    text = dict.fromkeys(
-        ["clip", "path", "class", "recording", "scene", "take", "given_split", "reason", "note"], str)
-    return pd.read_csv(Path(output) / "index.csv", dtype=text, keep_default_na=False, na_values={"frames": [""]})
+class Clip:
+    """The frames of one clip, indexed as an array would be; the JPEG pictures are in memory, the frames are not.
 
+    `clip[numbers]` decodes frames to uint8 (count, height, width, 3), RGB, for numbers from 0 in any order, with
+    repetitions, or a slice. `len(clip)` is the number of frames. `clip.pictures` are the JPEG pictures (bytes) and
+    `clip.settings` is a dict: height, quality, length, stride as given to `extract_frames`, content (SHA-256 of video).
 
-def name_folders(clips: pd.DataFrame) -> dict[str, str]:
-    """What the published code of study B calls each clip: its folder below the one of its class; no two are the same.
-
-    Args:
-        clips: one row a clip, with clip.
-
-    Returns:
-        clip -> the last part of its path; all of it, joined by _, where two clips share the last part.
-    """
-    names = clips["clip"].str.rpartition("/")[2]
-    names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
-    return dict(zip(clips["clip"], names, strict=True))
-
-
-def list_sizes(output: Path) -> list[int]:
-    """The sizes (pixels) at which `extract_frames` kept the clips."""
-    index = read_index(output)
-    first = index.loc[index["status"] == "ok", "clip"].iloc[0]
-    with np.load(place_inside(output, f"{first}.npz"), allow_pickle=False) as arrays:
-        return sorted(int(name) for name in arrays.files if name.isdigit())
-
-
-def load_frames(output: Path, clip: str, size: int) -> np.ndarray:
-    """The sampled frames of one clip: uint8 (length, size, size, 3), RGB.
-
-    Raises:
-        ValueError: when the clip was not extracted at that size; says at which it was. Or when its file is damaged, or
-            its name leads out of `output`.
-        FileNotFoundError: when there is no such file.
-    """
-    file = place_inside(output, f"{clip}.npz")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            if str(size) in arrays:
-                return arrays[str(size)]
-            sizes = ", ".join(name for name in arrays.files if name.isdigit())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no frames at {file}: extract them first (make repro)") from None
-    except DAMAGE as error:
-        raise ValueError(f"{file} holds no frames ({error}); delete it and run make repro") from None
-    raise ValueError(f"{clip} was extracted at {sizes} pixels, not at {size}: add {size} to frames.sizes")
-
-
-class ClipArchive:
-    """A clip's frames in an archive of JPEG pictures, indexed as an array would be.
-
-    `archive[numbers]` gives uint8 (count, height, width, 3), RGB, for frame numbers from 0 in any order, the same more
-    than once; `len(archive)` is the number of frames. The compressed pictures are in memory, the frames are not.
-
-    Args:
-        file: as `extract_archives` writes it.
-        decode: what makes a frame of a picture, see `decode_picture`.
-
-    Raises:
-        ValueError: when the file is no such archive, or a picture of it is damaged.
-        FileNotFoundError: when there is no such file.
+    FileNotFoundError when there is no such file; ValueError when it is no archive of frames or a picture is damaged.
     """
 
-    def __init__(self, file: Path, decode=None):
-        self.file, self.decode = Path(file), decode or decode_picture
+    def __init__(self, file: Path):
+        self.file = Path(file)
         if not self.file.is_file():
             raise FileNotFoundError(f"no frames at {self.file}: extract them first (make repro)")
         try:
@@ -95,40 +47,73 @@ class ClipArchive:
                 if not 0 < count < len(entries):
                     raise ValueError(f"{COUNT} says {count}, there are {len(entries) - 1} pictures")
                 self.pictures = [archive.read(PICTURE.format(number + 1)) for number in range(count)]
+                self.settings: dict = json.loads(archive.comment or b"{}")
         except DAMAGE as error:
             raise ValueError(f"{self.file} is no archive of frames ({error}); delete it and run make repro") from None
+        self.nbytes = sum(map(len, self.pictures))  # of memory
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the compressed pictures take."""
-        return sum(map(len, self.pictures))
-
-    def __getitem__(self, numbers) -> np.ndarray:
-        if isinstance(numbers, slice):
-            numbers = range(len(self))[numbers]
-        numbers = [int(number) for number in numbers]
-        frames = {number: self._decode(number) for number in set(numbers)}
+    def __getitem__(self, numbers: slice | Iterable[int]) -> np.ndarray:
+        numbers = range(len(self))[numbers] if isinstance(numbers, slice) else [int(number) for number in numbers]
+        frames = {}
+        for number in set(numbers):
+            try:
+                frames[number] = decode_jpeg(self.pictures[number])
+            except ValueError as error:
+                raise ValueError(f"{self.file}: picture {number + 1} is damaged ({error}); delete the file and run "
+                                 "make repro") from None
         return np.stack([frames[number] for number in numbers])
 
-    def _decode(self, number: int) -> np.ndarray:
-        try:
-            return self.decode(self.pictures[number])
-        except ValueError as error:
-            raise ValueError(f"{self.file}: picture {number + 1} is damaged ({error}); delete the file and run "
-                             "make repro") from None
 
-
-def decode_picture(picture: bytes) -> np.ndarray:
-    """A JPEG picture as uint8 (height, width, 3), RGB. Raises ValueError where it is damaged or too large."""
+def decode_jpeg(picture: bytes) -> np.ndarray:
+    """Decode a JPEG picture to uint8 (height, width, 3), RGB; ValueError when it is damaged or too large."""
     height, width, *_ = simplejpeg.decode_jpeg_header(picture)
-    if width * height > LARGEST:
+    if width * height > LARGEST:  # a few bytes can claim as many
         raise ValueError(f"it claims {width} x {height} pixels")
     return simplejpeg.decode_jpeg(picture)
 
 
-def open_clip(output: Path, clip: str, decode=None) -> ClipArchive:
-    """The frames of one clip, as `extract_archives` wrote them to `output`; see `ClipArchive`."""
-    return ClipArchive(place_inside(output, f"{clip}.zip"), decode)
+def open_clip(folder: Path, name: str) -> Clip:
+    """Open a clip of a folder that `extract_frames` wrote; see `Clip`. A name that leads out of it: ValueError."""
+    return Clip(place_inside(folder, f"{name}.zip"))
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """Read the index that `extract_frames` wrote; recordings stay text, empty fields empty."""
+    text = dict.fromkeys(["clip", "path", "class", "recording", "scene", "take", "given_split", "reason", "note"], str)
+    return pd.read_csv(Path(folder) / "index.csv", dtype=text, keep_default_na=False, na_values={"frames": [""]})
+
+
+def read_settings(folder: Path) -> dict:
+    """The settings of `extract_frames` that made a folder: height, quality, length (None: all frames) and stride."""
+    index = read_index(folder)
+    settings = open_clip(folder, index.loc[index["status"] == "ok", "clip"].iloc[0]).settings
+    return {name: settings[name] for name in ("height", "quality", "length", "stride")}
+
+
+def name_folders(clips: pd.DataFrame) -> dict[str, str]:
+    """Clip -> its folder's name in study B's code: the last part of its path; where two share it, all, joined by _."""
+    names = clips["clip"].str.rpartition("/")[2]
+    names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
+    return dict(zip(clips["clip"], names, strict=True))
+
+
+def unpack_clips(frames: Path, index: pd.DataFrame, output: Path) -> int:
+    """Write clips as the papers' code reads them, `<output>/<class>/<clip>/image_00001.jpg`, ... and n_frames.
+
+    Clips that are there are kept. Returns the number of clips. Errors: see `open_clip`.
+    """
+    usable = index[index["status"] == "ok"]
+    names = name_folders(usable)
+    for clip, label in track(zip(usable["clip"], usable["class"]), total=len(usable), title="clips unpacked"):
+        folder = place_inside(place_inside(output, label), names[clip])
+        if (folder / COUNT).is_file():  # written last
+            continue
+        pictures = open_clip(frames, clip).pictures
+        files = {PICTURE.format(number): picture for number, picture in enumerate(pictures, start=1)}
+        for name, content in {**files, COUNT: str(len(pictures)).encode()}.items():
+            with atomic_write(folder / name) as temporary:
+                temporary.write_bytes(content)
+    return len(usable)

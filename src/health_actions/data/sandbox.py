@@ -1,140 +1,142 @@
-"""Videos from whoever has a browser: what is taken of them, and a process of its own in which each is decoded.
+"""Videos are decoded in a subprocess: a file that crashes its decoder, blocks it or fills the memory does so there.
 
-A file that crashes its decoder, keeps it busy or fills the memory does so there. That process has no access to the
-models, writes no file, and is killed when it says nothing for too long; frames come back as plain bytes.
+The subprocess (`python -m health_actions.data.sandbox`) writes no file, has limited memory, is killed when it yields
+nothing for too long, and ends when its parent does. It gets requests as JSON, [function, path, options], and answers
+with bytes: `ITEM` and a picture, `ERROR` and a reason, or nothing, which is the end. Nothing is unpickled.
 """
 
+import contextlib
 import json
-import re
 import resource
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 
-from health_actions.data.video import UnreadableVideo, probe, sample_frames
+from health_actions.data import video
+from health_actions.data.video import TooLong, UnreadableVideo, VideoFacts
 
-FILES = 24  # that are looked at together
-LARGEST = 500_000_000  # bytes of a file
-MEMORY = 1_000_000_000  # bytes that decoding may take
-PATIENCE = 60.0  # seconds without a frame after which a file is given up
-WORK = 3600.0  # seconds that a file may take as a whole
-
-# How files of these kinds begin. A list of other files, which FFmpeg would open, is none of them.
-KINDS = re.compile(rb".{4}(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\0?\x01|G.{187}G", re.DOTALL)
-KIND_NAMES = "MP4, MOV, WebM, MKV, AVI or MPEG"
+COMMAND = (sys.executable, "-m", "health_actions.data.sandbox")
+MEMORY = 2_000_000_000  # bytes that decoding may take
+PATIENCE, WORK = 60.0, 3600.0  # seconds without a frame, and of decoding in all, after which a file is given up
+LARGEST_MESSAGE = 200_000_000  # bytes
+ITEM, ERROR = b"i", b"e"
 
 
-class TooLong(UnreadableVideo):
-    """A video that is longer than what was asked for."""
+class Sandbox(contextlib.AbstractContextManager):
+    """Decodes one video after the other in a subprocess: `with Sandbox() as sandbox`.
 
-
-@dataclass
-class Upload:
-    """A file that somebody handed in.
-
-    Args:
-        path: where it lies.
-        seconds: its length, once the first frame was read; 0 where that is not known.
+    A call while an earlier iteration is not finished ends that one. Each method raises UnreadableVideo, with the reason
+    in one line, also when decoding crashes, hangs for `PATIENCE`, takes `WORK` seconds or more than `MEMORY` bytes.
     """
 
-    path: Path
-    seconds: float = 0.0
+    process, connection, busy = None, None, False
 
-    @property
-    def name(self) -> str:
-        """Its name for people: one line, not too long."""
-        name = "".join(letter if letter.isprintable() else "?" for letter in Path(self.path).name)
-        return name if len(name) <= 60 else f"{name[:40]}...{name[-17:]}"
+    def close(self, *_) -> None:
+        """Kill the subprocess, if there is one."""
+        if self.process:
+            self.connection.close()
+            self.process.kill()
+            self.process.wait()
+        self.process, self.busy = None, False
 
+    __exit__ = __del__ = close
 
-def check_file(path: Path) -> None:
-    """Look at a file's size and first bytes; its name tells nothing.
+    def probe(self, path: Path) -> VideoFacts:
+        """See `video.probe`."""
+        [content] = self._call("probe", path)
+        return VideoFacts(**json.loads(content))
 
-    Raises:
-        UnreadableVideo: when it is none of the kinds of video that are taken, empty or too large.
-    """
-    try:
-        size = path.stat().st_size if path.is_file() else None
-    except (OSError, ValueError):  # a name that is too long or has a zero in it
-        size = None
-    if size is None:
-        raise UnreadableVideo("no such file")
-    if size == 0:
-        raise UnreadableVideo("empty file (0 bytes)")
-    if size > LARGEST:
-        raise UnreadableVideo(f"too large: {size / 1e6:.0f} MB, at most {LARGEST / 1e6:.0f} MB are taken")
-    with path.open("rb") as file:
-        if not KINDS.match(file.read(200)):
-            raise UnreadableVideo(f"not a video that can be read: {KIND_NAMES} is")
+    def encode(self, path: Path, *, height: int, quality: int, indices: np.ndarray | None = None) -> Iterator[bytes]:
+        """The frames of `video.stream_frames` as JPEG pictures; quality: 1-95."""
+        return self._call("encode", path, height=height, quality=quality, indices=indices)
 
+    def sample(self, path: Path, *, height: int, every: float, longest: float) -> Iterator[np.ndarray]:
+        """The frames of `video.sample_frames`, which raises TooLong as well."""
+        for content in self._call("sample", path, height=height, every=every, longest=longest):
+            yield np.frombuffer(content, np.uint8).reshape(height, -1, 3)
 
-def sample_apart(video: Upload | Path, **options) -> Iterator[np.ndarray]:
-    """`sample_frames` in a process of its own.
-
-    Args:
-        video: an upload, whose length is noted as soon as it is known; or just its path.
-        options: of `sample_frames`.
-
-    Yields:
-        uint8 (height, width, 3), see `sample_frames`.
-
-    Raises:
-        TooLong: see `sample_frames`.
-        UnreadableVideo: see `check_file` and `sample_frames`; or when decoding takes too long or too much memory.
-    """
-    upload = video if isinstance(video, Upload) else Upload(Path(video))
-    check_file(upload.path)
-    receiver, sender = Pipe(duplex=False)
-    with receiver, sender:
-        command = [sys.executable, "-m", "health_actions.data.sandbox", str(sender.fileno()), str(upload.path),
-                   json.dumps(options), str(MEMORY)]
-        process = subprocess.Popen(command, pass_fds=[sender.fileno()], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        sender.close()
-        end = time.monotonic() + WORK
+    def _call(self, function: str, path: Path, **options) -> Iterator[bytes]:
+        if self.busy:
+            self.close()
+        if not self.process:
+            self.connection, other = Pipe()
+            with other:
+                command = [*COMMAND, str(other.fileno()), str(MEMORY), str(PATIENCE)]
+                silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+                self.process = subprocess.Popen(command, pass_fds=[other.fileno()], **silent)
+        connection, work, healthy, self.busy = self.connection, WORK, False, True
         try:
+            request = [function, str(Path(path).absolute()), options]
+            connection.send_bytes(json.dumps(request, default=np.ndarray.tolist).encode())
             while True:
-                if not receiver.poll(max(0.0, min(PATIENCE, end - time.monotonic()))):
-                    raise UnreadableVideo("takes too long to decode")
-                kind, shape, content = receiver.recv_bytes().split(b"\n", 2)
-                if kind == b"length":
-                    upload.seconds = float(content)
-                elif kind == b"frame":
-                    yield np.frombuffer(content, np.uint8).reshape(*map(int, shape.split(b"x")), 3)
-                elif kind == b"error":
-                    text = content.decode(errors="replace")
-                    raise TooLong(text) if text.startswith("too long") else UnreadableVideo(text)
-                else:
-                    return
+                start, allowed = time.monotonic(), max(0.0, min(PATIENCE, work))
+                if not connection.poll(allowed):
+                    raise UnreadableVideo(f"takes too long to decode: more than {allowed:.0f} seconds without a frame")
+                message = connection.recv_bytes(LARGEST_MESSAGE)
+                work -= time.monotonic() - start
+                if message[:1] != ITEM:
+                    break
+                yield message[1:]
+            reason = message[1:].decode(errors="replace")
+            healthy = "memory" not in reason  # the process may still hold what it took
+            if message:
+                raise TooLong(reason) if reason.startswith("too long") else UnreadableVideo(reason)
         except (EOFError, OSError):
-            raise UnreadableVideo("damaged: its decoder broke down") from None
+            raise UnreadableVideo("damaged: its decoder crashed") from None
         finally:
-            process.kill()
-            process.wait()
+            if self.connection is connection:
+                self.busy = False
+                if not healthy:
+                    self.close()
 
 
-def _decode(connection: Connection, path: Path, options: dict, memory: int) -> None:
-    """What the process of its own does: sends the length, then frames, then the end or what went wrong."""
-    for kind, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CPU, int(WORK))):
+def sample_in_sandbox(path: Path, *, height: int, every: float, longest: float) -> Iterator[np.ndarray]:
+    """Probe and then sample one video in a subprocess that ends with it, see `Sandbox`."""
+    with Sandbox() as sandbox:
+        sandbox.probe(path)
+        yield from sandbox.sample(path, height=height, every=every, longest=longest)
+
+
+def serve(connection: Connection, memory: int, patience: float) -> None:
+    """Answer requests, as the subprocess does, until the connection closes; memory in bytes, patience in seconds."""
+    for kind, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 0)):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    try:
-        connection.send_bytes(b"length\n\n%f" % probe(path).duration)
-        for frame in sample_frames(path, **options):
-            connection.send_bytes(b"frame\n%dx%d\n" % frame.shape[:2] + frame.tobytes())
-        connection.send_bytes(b"end\n\n")
-    except UnreadableVideo as error:
-        connection.send_bytes(b"error\n\n" + str(error).encode(errors="replace"))
-    except MemoryError:
-        connection.send_bytes(b"error\n\ntoo large: decoding it takes too much memory")
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            signal.alarm(0)
+            function, path, options = json.loads(connection.recv_bytes())
+            try:
+                items, content = _decode(function, Path(path), **options), b"first"
+                while content:
+                    # The parent kills a process that hangs; if there is none, the alarm does, even without Python.
+                    signal.alarm(round(2 * patience))
+                    content = next(items, b"")
+                    signal.alarm(0)
+                    connection.send_bytes(content and ITEM + content)
+            except MemoryError:
+                connection.send_bytes(ERROR + b"decoding it takes too much memory")
+            except (UnreadableVideo, OSError) as error:
+                connection.send_bytes(ERROR + str(error).encode(errors="replace"))
+
+
+def _decode(function: str, path: Path, quality: int = 0, **options) -> Iterator[bytes]:
+    if function == "probe":
+        yield json.dumps(vars(video.probe(path))).encode()
+    elif function == "encode":
+        for frame in video.stream_frames(path, **options):
+            yield simplejpeg.encode_jpeg(frame, quality, colorsubsampling="420")
+    else:
+        yield from (frame.tobytes() for frame in video.sample_frames(path, **options))
 
 
 if __name__ == "__main__":
-    with Connection(int(sys.argv[1]), readable=False) as own:
-        _decode(own, Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4]))
+    with Connection(int(sys.argv[1])) as own:
+        serve(own, int(sys.argv[2]), float(sys.argv[3]))

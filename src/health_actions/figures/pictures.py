@@ -1,69 +1,60 @@
 """Frames of clips in rows: montages, snapshots after transforms, misclassified clips."""
 
+import cv2
 import numpy as np
-from matplotlib import pyplot
+from matplotlib import colormaps, pyplot
 from matplotlib.figure import Figure
 from scipy import ndimage
 
 
-def show_strips(strips: dict[str, np.ndarray], *, columns: int, height: float = 0.75) -> Figure:
-    """Rows of frames, a row a title: title -> uint8 (columns, size, size, 3)."""
-    size = next(iter(strips.values())).shape[1]
-    figure, axes = pyplot.subplots(len(strips), 1, figsize=(columns * height + 1.6, len(strips) * height))
-    for axis, (title, frames) in zip(np.atleast_1d(axes), strips.items(), strict=True):
-        axis.imshow(np.concatenate(list(frames), axis=1))
-        axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-        for column in range(1, columns):
-            axis.axvline(column * size - 0.5, color="white", linewidth=1)
-    return figure
+def show_strips(strips: dict[str, np.ndarray], *, height: float = 0.75) -> Figure:
+    """Rows of frames, `height` inches high: title -> uint8 (columns, height, width, 3)."""
+    return show_snapshots({title: list(frames) for title, frames in strips.items()}, height=height)
 
 
 def show_classes(frames: dict[str, np.ndarray], *, columns: int = 4) -> Figure:
-    """Figure 1 of study A: one frame of each class; class -> uint8 (size, size, 3)."""
+    """Figure 1 of study A: one frame of each class; class -> uint8 (height, width, 3)."""
     rows = -(-len(frames) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(columns * 2.0, rows * 1.65), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
     for axis, (name, frame) in zip(axes.flat, frames.items(), strict=False):
-        axis.imshow(frame, aspect=2 / 3)  # frames are squares made of 3:2 pictures
+        axis.imshow(frame)
         axis.set_title(name, fontsize=9, loc="center")
+    pyplot.setp(axes.ravel(), xticks=[], yticks=[], frame_on=False)
     return figure
+
+
+def overlay_saliency(frames: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Frames in grey, bright where a model's answer depends on them: uint8 as `frames` (count, height, width, 3).
+
+    `saliency` (count, rows, columns), 0 or more, is of the whole frames; it is smoothed and scaled frame by frame.
+    """
+    strength = ndimage.gaussian_filter(saliency.astype(float), (0, saliency.shape[1] / 40, saliency.shape[1] / 40))
+    strength /= np.quantile(strength, 0.995, axis=(1, 2), keepdims=True).clip(1e-12)
+    strength = np.stack([cv2.resize(one, frames.shape[2:0:-1]) for one in strength.clip(0, 1)])
+    alpha = strength[..., None] ** 0.8
+    heat, grey = 255 * colormaps["magma"](strength)[..., :3], 0.6 * frames.mean(-1, keepdims=True)
+    return (alpha * heat + (1 - alpha) * grey).astype(np.uint8)
 
 
 def show_error(frames: np.ndarray, saliency: np.ndarray, motion: np.ndarray, like: np.ndarray | None, *,
                titles: dict[str, str]) -> Figure:
-    """Figures 7 to 9 of study A: a misclassified clip, what the model looked at, and a clip of the class predicted.
+    """Figures 7 to 9 of study A: a misclassified clip, its saliency, and a clip of the predicted class.
 
     Args:
-        frames: uint8 (columns, size, size, 3).
-        saliency: (columns, height, width), 0 or more; smoothed for the eye here, and bright where it is strongest in
-            its frame, and a number says which share of the saliency of all columns the frame has.
-        motion: bool (columns, height, width); outlined.
-        like: as `frames`; None leaves the row empty.
+        frames, like: uint8 (count, height, width, 3); `like` may be missing.
+        saliency: see `overlay_saliency`; under each frame stands its share of all of it.
+        motion: bool, as `saliency`; outlined.
         titles: of the rows clip, saliency and like.
     """
-    columns, height = saliency.shape[:2]
-    strength = ndimage.gaussian_filter(saliency, (0, height / 40, height / 40))
-    strength = np.clip(strength / np.quantile(strength, 0.995, axis=(1, 2), keepdims=True).clip(1e-12), 0, 1)
-    grey = np.repeat(frames.mean(-1, keepdims=True) * 0.6, 3, axis=-1).astype(np.uint8)
-    figure, axes = pyplot.subplots(3, 1, figsize=(columns * 1.2, 3.4))
-    place = {"extent": (0, 1.5 * columns, 0, 1), "aspect": "equal"}  # frames are squares made of 3:2 pictures
-    for axis, (row, pictures) in zip(axes, {"clip": frames, "saliency": grey, "like": like}.items(), strict=True):
+    shown = overlay_saliency(frames, saliency)
+    moving = np.stack([cv2.resize(one.astype(np.uint8), frames.shape[2:0:-1]) > 0 for one in motion])
+    shown[moving & ~ndimage.binary_erosion(moving, np.ones((1, 3, 3)))] = (86, 180, 233)
+    shares = saliency.sum((1, 2)) / max(saliency.sum(), 1e-12)
+    rows = {"clip": list(frames), "saliency": list(shown), "like": [] if like is None else list(like)}
+    figure = show_snapshots(rows, captions={"saliency": [f"{share:.0%}" for share in shares]}, height=1)
+    for axis, row in zip(figure.axes, rows, strict=True):
+        axis.set_ylabel("")
         axis.set_title(titles[row], fontsize=9)
-        axis.axis("off")
-        if pictures is not None:
-            axis.imshow(np.concatenate(list(pictures), axis=1), **place, interpolation="antialiased")
-            axis.vlines(1.5 * np.arange(1, columns), 0, 1, color="white", linewidth=2)
-    joined = np.concatenate(list(strength), axis=1)
-    axes[1].imshow(joined, cmap="magma", alpha=joined ** 0.8, vmin=0, vmax=1, **place, interpolation="bilinear")
-    axes[1].contour(np.concatenate(list(motion), axis=1), levels=[0.5], colors="#56B4E9", linewidths=0.8,
-                    extent=(0, 1.5 * columns, 1, 0))
-    for column, share in enumerate(saliency.sum((1, 2)) / max(saliency.sum(), 1e-12)):
-        axes[1].text(1.5 * column + 0.05, 0.05, f"{share:.0%}", color="white", fontsize=8,
-                     bbox={"facecolor": "black", "edgecolor": "none", "pad": 1})
     return figure
 
 
@@ -76,46 +67,32 @@ def show_snapshots(rows: dict[str, list[np.ndarray]], *, captions: dict[str, lis
         captions: title -> a text under each of the row's pictures; rows may be missing.
         boxes: title -> the boxes to outline in each picture, (left, top, right, bottom) in pixels; rows may be missing.
         height: of a picture, inches.
-
-    Raises:
-        ValueError: when a row's captions or boxes are not as many as its pictures.
     """
-    captions, boxes, gap = captions or {}, boxes or {}, 0.06
-    for name, more in [(name, more) for texts in (captions, boxes) for name, more in texts.items()]:
-        if len(more) != len(rows.get(name, [])):
-            count = len(rows.get(name, []))
-            raise ValueError(f"row {name!r} has {count} pictures, found captions or boxes of {len(more)}")
-    widths = {title: [picture.shape[1] / picture.shape[0] for picture in pictures] for title, pictures in rows.items()}
+    captions, boxes, gap, below = captions or {}, boxes or {}, 0.06, 0.25 if captions else 0.03  # of a picture's height
+    widths = {title: [picture.shape[1] / picture.shape[0] for picture in row] for title, row in rows.items()}
     widest = max(sum(row) + gap * (len(row) - 1) for row in widths.values())
-    figsize = widest * height + 1.6, len(rows) * height * 1.3
-    figure, axes = pyplot.subplots(len(rows), 1, figsize=figsize, squeeze=False)
+    figure, axes = pyplot.subplots(len(rows), 1, squeeze=False,
+                                   figsize=(widest * height + 1.6, len(rows) * height * (1 + below)))
     for axis, (title, pictures) in zip(axes[:, 0], rows.items(), strict=True):
-        left = 0.0
-        for number, (picture, width) in enumerate(zip(pictures, widths[title], strict=True)):
+        lefts = np.cumsum([0.0, *(width + gap for width in widths[title])])
+        for number, picture in enumerate(pictures):
+            left, width, scale = lefts[number], widths[title][number], 1 / picture.shape[0]
             axis.imshow(picture, extent=(left, left + width, 0, 1), interpolation="antialiased")
-            scale = 1 / picture.shape[0]
-            for place, box in enumerate(boxes.get(title, [[]] * len(pictures))[number]):
+            for place, box in enumerate(boxes[title][number] if title in boxes else []):
                 axis.add_patch(pyplot.Rectangle(
                     (left + box[0] * scale, 1 - box[3] * scale), (box[2] - box[0]) * scale, (box[3] - box[1]) * scale,
                     fill=False, edgecolor=f"C{place + 1}", linewidth=1.2))
             if title in captions:
                 axis.text(left + width / 2, -0.05, captions[title][number], ha="center", va="top", fontsize=7)
-            left += width + gap
-        axis.set(xlim=(0, widest), ylim=(-0.25, 1), aspect="equal", xticks=[], yticks=[])
+        axis.set(xlim=(0, widest), ylim=(-below, 1), aspect="equal", xticks=[], yticks=[])
         axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
         axis.spines[:].set_visible(False)
     return figure
 
 
 def take_squares(frames, columns: int) -> np.ndarray:
-    """Evenly spread frames of a clip, the square in the middle: uint8 (columns, height, height, 3).
-
-    Args:
-        frames: uint8 (length, height, width, 3), an array or a `ClipArchive`; the width is the height at least.
-        columns: frames to take.
-    """
+    """`columns` evenly spread frames of a clip (array or `frames.Clip`), the square in the middle of each; uint8."""
     chosen = frames[np.linspace(0, len(frames) - 1, columns).round().astype(int)]
-    height, width = chosen.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    side = min(chosen.shape[1:3])
+    top, left = (chosen.shape[1] - side) // 2, (chosen.shape[2] - side) // 2
     return chosen[:, top:top + side, left:left + side]

@@ -1,106 +1,92 @@
 """A recipe: everything that a training depends on besides its clips."""
 
-import dataclasses
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from health_actions.data.transforms import NORMALISATION, build_augmentation
+from health_actions.data.transforms import build_augmentation
+from health_actions.models import get_normalisation
 from health_actions.paths import at_root
 
-CHOICES = {"colour": ("rgb", "bgr"), "test_window": ("centre", "random"), "choose_on": ("validation", "testing"),
-           "optimizer": ("adam", "adamw", "sgd"), "schedule": ("exponential", "steps", "one_cycle")}
+CHOICES = {"crop": ("squash", "corner"), "colour": ("rgb", "bgr"), "test_window": ("centre", "random"),
+           "choose_on": ("validation", "testing"), "optimizer": ("adam", "adamw", "sgd"),
+           "schedule": ("exponential", "steps", "one_cycle")}
+COUNTS = ("size", "window", "stride", "epochs", "batch_size", "augmented_copies")
+RATES = ("learning_rate", "weight_decay", "gamma")
+SHARES = ("augmentation_probability", "flip", "momentum", "dampening", "label_smoothing")
+
+
+def _is_number(value, least: float = float("-inf"), most: float = float("inf")) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_list(value, count: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == count and all(map(_is_number, value))
+
+
+CHECKS = {  # parameter -> what its value must fulfil, and this in words
+    **{name: (known.__contains__, " or ".join(known)) for name, known in CHOICES.items()},
+    **dict.fromkeys(COUNTS, (lambda value: type(value) is int and value >= 1, "a whole number of 1 or more")),
+    **dict.fromkeys(RATES, (lambda value: _is_number(value, 0), "a number of 0 or more")),
+    **dict.fromkeys(SHARES, (lambda value: _is_number(value, 0, 1), "a number in 0-1")),
+    **dict.fromkeys(("mean", "std"), (lambda value: value is None or _is_list(value, 3), "a list of 3 numbers")),
+    "betas": (lambda value: _is_list(value, 2), "a list of 2 numbers")}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on besides its clips.
-
-    Args:
-        architecture: name for `build_model`.
-        size: height and width of the frames, pixels; one of those that were extracted.
-        window: consecutive sampled frames that the model sees, or every `stride`-th frame of a clip.
-        epochs, batch_size, learning_rate, weight_decay: of the optimizer.
-        betas: of Adam.
-        gamma: factor of the learning rate after each epoch, or at each of `milestones`.
-        weights: to start from: None for random ones, "imagenet" of a backbone, or the path from the project's root of
-            a model's folder or of a released checkpoint.
-        options: further arguments of `build_model`.
-        augmentation: of training clips, see `build_augmentation`.
-        augmentation_probability: share of training clips that are changed, 0-1.
-        augmented_copies: how many changed versions of a clip a frozen backbone sees; an epoch draws one of them.
-        seed: of everything random; None draws a new one at each run, as the paper's code did.
-        precision: see `choose_precision`; or as Lightning takes it ("32-true", "bf16-mixed").
-        colour: order of the channels, "rgb", or "bgr" as in the paper's code.
-        normalise: bring frames to the mean and deviation that ImageNet weights expect; False as in the paper's code.
-        test_window: "centre", or "random" at validation and test, too, as in the paper's code.
-        window_seed: of these random windows.
-        choose_on: clips that choose the epoch: "validation", or "testing", which are then no test any more.
-        stride: None for study A's frames; else see `FrameDataset`: training clips are then cropped as in study B, too.
-        flip, middle_square: of these crops, see `build_crops`.
-        optimizer: "adam", "adamw" or "sgd".
-        momentum, dampening: of "sgd".
-        schedule: of the learning rate: "exponential" (every epoch), "steps" (after the epochs in `milestones`), or
-            "one_cycle": up from a 25th in the first 3 tenths of all steps, then down to nothing (Smith, 2018).
-        milestones: see `schedule`.
-        label_smoothing: share of the target that all classes get alike, 0-1.
-        mean, std: per channel, of frames in 0-1, where `weights` want other ones than the architecture's.
+    """Everything that a training depends on besides its clips; each field's meaning stands beside it.
 
     Raises:
-        ValueError: for a choice that does not exist.
+        ValueError: for a value of the wrong type, out of its range or unknown; names the parameter.
     """
 
-    architecture: str
-    size: int
-    window: int
+    architecture: str  # as `build_model` takes it
+    size: int  # height and width of the model's input, pixels
+    window: int  # the model sees so many frames of the store, `stride` apart
     epochs: int
     batch_size: int
     learning_rate: float
-    betas: list[float]
+    betas: list[float]  # of adam and adamw
     weight_decay: float
-    gamma: float
-    weights: str | None = None
-    options: dict = field(default_factory=dict)
-    augmentation: str = "none"
-    augmentation_probability: float = 0.5
-    augmented_copies: int = 2
-    seed: int | None = 0
-    precision: str = "auto"
-    colour: str = "rgb"
-    normalise: bool = True
-    test_window: str = "centre"
-    window_seed: int = 0
-    choose_on: str = "validation"
-    stride: int | None = None
-    flip: float = 0.5
-    middle_square: bool = False
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    dampening: float = 0.0
-    schedule: str = "exponential"
-    milestones: list[int] = field(default_factory=list)
-    label_smoothing: float = 0.0
-    mean: list[float] | None = None
+    gamma: float  # factor of the learning rate, see schedule
+    weights: str | None = None  # None: random; "imagenet"; or the path of a model folder or a checkpoint, from the root
+    options: dict = field(default_factory=dict)  # further arguments of `build_model`
+    stride: int = 1
+    crop: str = "squash"  # study A's, or "corner", study B's; see `build_spatial`
+    flip: float = 0.5  # share of corner crops that are mirrored
+    middle_square: bool = False  # corner crops of the square in the middle alone
+    augmentation: str = "none"  # of training clips, see `build_augmentation`
+    augmentation_probability: float = 0.5  # share of training clips that are augmented
+    augmented_copies: int = 2  # augmented versions of a clip that a frozen backbone sees; an epoch draws one of them
+    seed: int | None = 0  # of everything random; None draws a new one for each run, as study A's code did
+    precision: str = "auto"  # see `choose_precision`, or as Fabric takes it ("32-true", "bf16-mixed")
+    colour: str = "rgb"  # order of the channels; "bgr" as in the papers' code
+    mean: list[float] | None = None  # per channel, of frames in 0-1; None: the architecture's (`get_normalisation`)
     std: list[float] | None = None
+    normalise: bool = True  # False leaves frames in 0-1 where mean is None, as study A's code did
+    test_window: str = "centre"  # "random" in validation and test, too, as in study A's code
+    window_seed: int = 0  # of these random windows
+    choose_on: str = "validation"  # clips that choose the epoch; "testing" makes the test score too high
+    optimizer: str = "adam"  # or "adamw", "sgd"
+    momentum: float = 0.9  # of sgd, and dampening
+    dampening: float = 0.0
+    schedule: str = "exponential"  # of the learning rate; "steps" at milestones, "one_cycle"; see `build_schedule`
+    milestones: list[int] = field(default_factory=list)
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
 
     def __post_init__(self):
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be {' or '.join(known)}, found {getattr(self, name)!r}")
-        if not 0 <= self.augmentation_probability <= 1:
-            raise ValueError(f"augmentation_probability must lie in 0-1, found {self.augmentation_probability}")
-        if self.augmented_copies < 1:
-            raise ValueError(f"augmented_copies must be at least 1, found {self.augmented_copies}")
+        for name, (is_correct, expected) in CHECKS.items():
+            if not is_correct(getattr(self, name)):
+                raise ValueError(f"{name} must be {expected}, found {getattr(self, name)!r}")
         if self.architecture == "three_stream" and not self.normalise:
-            raise ValueError("three_stream normalises its streams itself: normalise must be true")
+            raise ValueError("normalise must be true for three_stream, which normalises its streams itself")
         build_augmentation(self.augmentation)
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel of frames in 0-1."""
-        unchanged = [0.0] * 3, [1.0] * 3
         if self.mean is not None:
-            return self.mean, self.std or unchanged[1]
-        return NORMALISATION.get(self.architecture, unchanged) if self.normalise else unchanged
+            return self.mean, self.std or [1.0] * 3
+        return get_normalisation(self.architecture) if self.normalise else ([0.0] * 3, [1.0] * 3)
 
 
 def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
@@ -110,16 +96,7 @@ def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
             "pretrained": weights, **recipe.options}
 
 
-def hash_weights(recipe: Recipe) -> str:
-    """A hash of the files that a training starts from; empty where it starts from none."""
-    if "/" not in (recipe.weights or ""):
-        return ""
-    path = at_root(recipe.weights)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
 def read_recipe(card: dict) -> Recipe:
-    """The recipe by which a model was trained, from its card, to vary it."""
-    names = {entry.name for entry in dataclasses.fields(Recipe)}
+    """The recipe by which a model was trained, from its card; to vary it, see `dataclasses.replace`."""
+    names = {entry.name for entry in fields(Recipe)}
     return Recipe(**{name: value for name, value in card["training"].items() if name in names})

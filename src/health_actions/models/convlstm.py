@@ -19,7 +19,7 @@ class ConvLstmCell(nn.Module):
         # The convolution is linear: its part over the input is done for all frames at once, the recurrent part a step.
         from_input, from_hidden = self.conv.weight.split([self.inputs, self.width], dim=1)
         padding = self.conv.padding
-        images = clips.movedim(2, 0).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        images = clips.movedim(2, 0).flatten(0, 1)
         gates = functional.conv2d(images, from_input, self.conv.bias, padding=padding)
         hidden = clips.new_zeros(batch, self.width, height, width)
         memory = torch.zeros_like(hidden)
@@ -34,7 +34,8 @@ class ConvLstmCell(nn.Module):
 class ConvLstm(nn.Module):
     """ConvLSTM classifier (study A, Table 1): one layer of 8 channels, last hidden state, ReLU, dropout, linear."""
 
-    def __init__(self, *, num_classes: int, size: int, width: int = 8, dropout: float = 0.8, pretrained=None):
+    def __init__(self, *, num_classes: int, size: int, width: int = 8, dropout: float = 0.8,
+                 pretrained: str | None = None):
         super().__init__()
         if pretrained is not None:
             raise ValueError(f"convlstm has no pretrained weights; pretrained must be None, found {pretrained!r}")

@@ -3,17 +3,10 @@
 import torch
 from torch import nn
 
-from health_actions.models.conv3d import Conv3d
-from health_actions.models.network3d import GlobalMean, Network3d
+from health_actions.models.network3d import GlobalMean, Network3d, convolve
 
 # Expansion, output channels at width 1, number of blocks, stride of the first of them.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-
-
-def convolve(inputs: int, outputs: int, kernel: int, stride=1, groups: int = 1, activate: bool = True) -> list:
-    """Convolution and batch normalisation, and the activation if so wished."""
-    layers = [Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm3d(outputs)]
-    return [*layers, nn.ReLU6(inplace=True)] if activate else layers
 
 
 class InvertedResidual(nn.Module):
@@ -21,7 +14,7 @@ class InvertedResidual(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        expansion: how many times as many channels there are in between; 1: without the first convolution.
+        expansion: factor of the channels in between; 1: without the first convolution.
         stride: of the depthwise convolution, in all three directions.
     """
 
@@ -29,9 +22,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.shortcut = stride == 1 and inputs == outputs
         inner = inputs * expansion
-        self.conv = nn.Sequential(*(convolve(inputs, inner, 1) if expansion > 1 else []),
-                                  *convolve(inner, inner, 3, stride, groups=inner),
-                                  *convolve(inner, outputs, 1, activate=False))
+        self.conv = nn.Sequential(*(convolve(inputs, inner, 1, activation=nn.ReLU6) if expansion > 1 else []),
+                                  *convolve(inner, inner, 3, stride, groups=inner, activation=nn.ReLU6),
+                                  *convolve(inner, outputs, 1, activation=None))
         if self.shortcut:  # begins as its shortcut: short trainings get further
             nn.init.zeros_(self.conv[-1].weight)
 
@@ -45,35 +38,29 @@ class MobileNetV2(Network3d):
 
     Args:
         num_classes: number of logits.
-        size: not used; any height and width from 32 pixels on will do.
-        pretrained, last_layer_only: see `Network3d.finish`.
-        width_mult: factor of all channels; published results are of 1.0.
+        width_mult: factor of all channels; published results are of 1.0. Less than 1/16 is a ValueError.
         dropout: probability in the head; published 0.9, with which short trainings stay at chance.
-
-    Raises:
-        ValueError: for a width that is not above 0.
     """
 
-    def __init__(self, *, num_classes: int, size: int, pretrained: str | None = None, width_mult: float = 1.0,
-                 dropout: float = 0.9, last_layer_only: bool = False):
-        super().__init__("mobilenetv2")
+    def __init__(self, *, num_classes: int, width_mult: float = 1.0, dropout: float = 0.9):
+        super().__init__()
         if int(16 * width_mult) < 1:
             raise ValueError(f"mobilenetv2: width_mult must be at least 0.0625 (1/16), found {width_mult}")
         self.width_mult = width_mult
         inputs = int(32 * width_mult)
-        layers = [nn.Sequential(*convolve(3, inputs, 3, (1, 2, 2)))]
+        layers = [nn.Sequential(*convolve(3, inputs, 3, (1, 2, 2), activation=nn.ReLU6))]
         for expansion, width, count, stride in STAGES:
             outputs = int(width * width_mult)
             for number in range(count):
                 layers.append(InvertedResidual(inputs, outputs, expansion, 1 if number else stride))
                 inputs = outputs
         last = int(1280 * max(width_mult, 1.0))
-        layers.append(nn.Sequential(*convolve(inputs, last, 1)))
+        layers.append(nn.Sequential(*convolve(inputs, last, 1, activation=nn.ReLU6)))
         self.features = nn.Sequential(*layers)
         self.avgpool = GlobalMean()
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
-        self.finish(pretrained, last_layer_only)
+        self.initialise()
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
-        return self.classifier(self.avgpool(self.features(self.arrange(clips))))
+        return self.classifier(self.avgpool(self.features(clips)))

@@ -1,17 +1,19 @@
-"""What the 3-D CNNs of study B have in common: first weights, pretrained weights, a head that is trained alone."""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""What the 3-D CNNs of study B have in common: small layers, first weights, a head that can be trained alone."""
 
 import torch
 from torch import nn
 
-from health_actions.models.published import load_published, read_weights
-from health_actions.paths import at_root
+
+def convolve(inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int, int] = 1, *, groups: int = 1,
+             activation: type[nn.Module] | None = nn.ReLU) -> list[nn.Module]:
+    """Convolution without bias (padded to keep the size), batch normalisation and, unless None, the activation."""
+    layers = [nn.Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+              nn.BatchNorm3d(outputs)]
+    return layers if activation is None else [*layers, activation(inplace=True)]
 
 
 class GlobalMean(nn.Module):
-    """The mean over all frames and places that are left."""
+    """The mean over all frames and pixels of a map."""
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (batch, channels, frames, height, width) -> (batch, channels)."""
@@ -19,34 +21,20 @@ class GlobalMean(nn.Module):
 
 
 class Network3d(nn.Module):
-    """A 3-D CNN of study B. A subclass builds its layers and ends with `finish`.
+    """A 3-D CNN of study B. A subclass builds its layers and ends with `initialise`; `build_model` does the rest.
 
     Attributes:
-        architecture: name for `build_model`.
-        head: name of the part that makes the logits; the published code replaces it when fine-tuning.
+        architecture: name for `build_model`, which sets it.
+        head: name of the part that makes the logits; it is replaced for fine-tuning.
         last_layer_only: whether the head alone is trained.
     """
 
+    architecture: str | None = None
     head = "classifier"
+    last_layer_only = False
 
-    def __init__(self, architecture: str):
-        super().__init__()
-        self.architecture = architecture
-        self.last_layer_only = False
-
-    def finish(self, pretrained: str | Path | None, last_layer_only: bool) -> None:
-        """Give the layers their first weights, and freeze all but the head if so wished.
-
-        Args:
-            pretrained: None for random weights (Kaiming's, from the outputs), or the path of a released checkpoint
-                file or of a model folder, from the project's root on if it is relative; everything but the head comes
-                from there.
-            last_layer_only: train the head alone; the other parts also keep their batch statistics.
-
-        Raises:
-            FileNotFoundError: when nothing is at that path; says the path in full.
-            ValueError: when what is there does not fit this network; see `load_published`.
-        """
+    def initialise(self) -> None:
+        """Give the convolutions their first weights: Kaiming's (He et al., 2015), by the number of outputs."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 # The published code counts the outputs of all groups, which leaves depthwise kernels so small that the
@@ -55,42 +43,18 @@ class Network3d(nn.Module):
                 module.weight.data.mul_(module.groups ** 0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # Weights in the order of the maps, see forward of the subclasses.
-        self.to(memory_format=torch.channels_last_3d)
-        if pretrained is not None:
-            self.load_body(pretrained)
-        self.last_layer_only = last_layer_only
-        if last_layer_only:
-            for name, part in self.named_children():
-                part.requires_grad_(name == self.head)
-            self.train(self.training)
 
-    def load_body(self, pretrained: str | Path) -> None:
-        """Load everything but the head, see `finish`."""
-        path = at_root(pretrained).absolute()
-        if not path.exists():
-            raise FileNotFoundError(f"{self.architecture}: no pretrained weights at {path}; `pretrained` must be null "
-                                    "(None), a released checkpoint file or a model folder")
-        weights = read_weights(path)
-        if not isinstance(weights["state_dict"], Mapping):
-            raise ValueError(f"{path}: the checkpoint is no state dict")
-        state = {name.removeprefix("module."): value for name, value in weights["state_dict"].items()}
-        head = {name: value for name, value in self.state_dict().items() if name.startswith(f"{self.head}.")}
-        state = {name: value for name, value in state.items() if not name.startswith(f"{self.head}.")}
-        try:
-            load_published(self, {**weights, "state_dict": {**state, **head}})
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    def freeze_body(self) -> None:
+        """Train the head alone; the other parts also keep their batch statistics."""
+        self.last_layer_only = True
+        for name, part in self.named_children():
+            part.requires_grad_(name == self.head)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Network3d":
-        """Where the head alone is trained, the other parts stay in evaluation mode."""
+        """Switch to training mode; a frozen body stays in evaluation mode."""
         super().train(mode)
         if self.last_layer_only:
             for name, part in self.named_children():
                 part.train(mode and name == self.head)
         return self
-
-    @staticmethod
-    def arrange(clips: torch.Tensor) -> torch.Tensor:
-        """Clips as the convolutions take them quickest: the channels of a pixel side by side."""
-        return clips.contiguous(memory_format=torch.channels_last_3d)

@@ -4,51 +4,79 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from health_actions.models.conv3d import Conv3d
 from health_actions.models.network3d import GlobalMean, Network3d
 
-# Blocks of each layer; kind of block; width of the first layer's 3 x 3 x 3 convolutions and their groups; shortcut.
-ARCHITECTURES = {
-    "resnet18": ((2, 2, 2, 2), "basic", 64, 1, "A"),
-    "resnet50": ((3, 4, 6, 3), "bottleneck", 64, 1, "B"),
-    "resnet101": ((3, 4, 23, 3), "bottleneck", 64, 1, "B"),
-    "resnext101": ((3, 4, 23, 3), "bottleneck", 128, 32, "B"),
-}
 
+class PaddedShortcut(nn.Module):
+    """Shortcut A: every `stride`-th value of each axis, and `added` empty channels.
 
-class Block(nn.Module):
-    """Convolutions, each with batch normalisation, and a shortcut around all of them.
-
-    Args:
-        convolutions: (input channels, output channels, kernel, stride, groups) of each.
-        shortcut: "A" or "B", see `ResNet3d`.
+    The published code stops the gradient here, so that earlier layers learn from the other branch alone; this does not.
     """
 
-    def __init__(self, convolutions: list[tuple[int, int, int, int, int]], shortcut: str):
+    def __init__(self, stride: int, added: int):
         super().__init__()
-        self.depth = len(convolutions)
-        for number, (inputs, outputs, kernel, stride, groups) in enumerate(convolutions, start=1):
-            convolution = Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-            self.add_module(f"conv{number}", convolution)
-            self.add_module(f"bn{number}", nn.BatchNorm3d(outputs))
-        inputs, self.stride = convolutions[0][0], max(stride for _, _, _, stride, _ in convolutions)
-        self.added = outputs - inputs
-        self.downsample = None
-        if shortcut == "B" and (self.stride > 1 or self.added):
-            self.downsample = nn.Sequential(Conv3d(inputs, outputs, 1, self.stride, bias=False),
-                                            nn.BatchNorm3d(outputs))
+        self.stride, self.added = stride, added
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, input channels, frames, height, width) -> maps, the last three divided by the stride."""
-        if self.downsample is not None:
-            shortcut = self.downsample(maps)
-        else:  # The published code cut the gradient off here: the layers before learned from the other branch alone.
-            shortcut = maps[:, :, ::self.stride, ::self.stride, ::self.stride]
-            shortcut = functional.pad(shortcut, (0, 0, 0, 0, 0, 0, 0, self.added)) if self.added else shortcut
-        for number in range(1, self.depth + 1):
-            maps = self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(maps))
-            maps = functional.relu(maps if number < self.depth else maps + shortcut)
-        return maps
+        """Maps (batch, channels, frames, height, width) -> maps (batch, channels + added, ...)."""
+        maps = maps[:, :, ::self.stride, ::self.stride, ::self.stride]
+        return functional.pad(maps, (0, 0, 0, 0, 0, 0, 0, self.added))
+
+
+def build_shortcut(kind: str, inputs: int, outputs: int, stride: int) -> nn.Module:
+    """What a block adds to its convolutions' output: its input, by `kind` "A" or "B" where shapes differ."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    if kind == "A":
+        return PaddedShortcut(stride, outputs - inputs)
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 x 3 convolutions from `inputs` to `inner` to `outputs` channels, and a shortcut around them."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, groups: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn1 = nn.BatchNorm3d(inner)
+        self.conv2 = nn.Conv3d(inner, outputs, 3, 1, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm3d(outputs)
+        self.downsample = build_shortcut(shortcut, inputs, outputs, stride)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, inputs, frames, height, width) -> maps (batch, outputs, ...), the last three by the stride."""
+        inner = functional.relu(self.bn1(self.conv1(maps)))
+        return functional.relu(self.bn2(self.conv2(inner)) + self.downsample(maps))
+
+
+class Bottleneck(nn.Module):
+    """1 x 1 x 1, 3 x 3 x 3 (with stride and groups) and 1 x 1 x 1 convolutions, and a shortcut around them."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, groups: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(inner)
+        self.conv2 = nn.Conv3d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm3d(inner)
+        self.conv3 = nn.Conv3d(inner, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(outputs)
+        nn.init.zeros_(self.bn3.weight)  # begins as its shortcut: deep networks learn sooner
+        self.downsample = build_shortcut(shortcut, inputs, outputs, stride)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, inputs, frames, height, width) -> maps (batch, outputs, ...), the last three by the stride."""
+        inner = functional.relu(self.bn1(self.conv1(maps)))
+        inner = functional.relu(self.bn2(self.conv2(inner)))
+        return functional.relu(self.bn3(self.conv3(inner)) + self.downsample(maps))
+
+
+# Block, how many in each layer; inner and outer channels of the first layer, doubled in each next; groups; shortcut.
+ARCHITECTURES = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 64, 64, 1, "A"),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 64, 256, 1, "B"),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), 64, 256, 1, "B"),
+    "resnext101": (Bottleneck, (3, 4, 23, 3), 128, 256, 32, "B"),
+}
 
 
 class ResNet3d(Network3d):
@@ -57,50 +85,35 @@ class ResNet3d(Network3d):
     Args:
         architecture: one of `ARCHITECTURES`.
         num_classes: number of logits.
-        size: not used; any height and width from 32 pixels on will do.
-        pretrained, last_layer_only: see `Network3d.finish`.
         shortcut: where a block changes the maps' shape, "A" takes every other value and adds empty channels, "B" learns
-            a 1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others.
-
-    Raises:
-        ValueError: for a shortcut that does not exist.
+            a 1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others. Else a ValueError.
     """
 
     head = "fc"
 
-    def __init__(self, architecture: str, *, num_classes: int, size: int, pretrained: str | None = None,
-                 shortcut: str | None = None, last_layer_only: bool = False):
-        super().__init__(architecture)
-        blocks, kind, width, groups, published_shortcut = ARCHITECTURES[architecture]
-        self.shortcut = shortcut or published_shortcut
-        if self.shortcut not in ("A", "B"):
+    def __init__(self, architecture: str, *, num_classes: int, shortcut: str | None = None):
+        super().__init__()
+        block, counts, inner, outputs, groups, published_shortcut = ARCHITECTURES[architecture]
+        shortcut = shortcut or published_shortcut
+        if shortcut not in ("A", "B"):
             raise ValueError(f"{architecture}: shortcut must be 'A' or 'B', found {shortcut!r}")
-        self.conv1 = Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
+        self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d(3, 2, 1)
         inputs = 64
-        for layer, count in enumerate(blocks):
-            inner = width * 2**layer
-            outputs = inner if kind == "basic" else 256 * 2**layer
-            made = []
+        for layer, count in enumerate(counts):
+            blocks = []
             for number in range(count):
                 stride = 2 if layer and not number else 1
-                made.append(Block({
-                    "basic": [(inputs, inner, 3, stride, 1), (inner, outputs, 3, 1, 1)],
-                    "bottleneck": [(inputs, inner, 1, 1, 1), (inner, inner, 3, stride, groups),
-                                   (inner, outputs, 1, 1, 1)],
-                }[kind], self.shortcut))
-                inputs = outputs
-            self.add_module(f"layer{layer + 1}", nn.Sequential(*made))
+                blocks.append(block(inputs, inner * 2**layer, outputs * 2**layer, stride, groups, shortcut))
+                inputs = outputs * 2**layer
+            self.add_module(f"layer{layer + 1}", nn.Sequential(*blocks))
         self.avgpool = GlobalMean()
         self.fc = nn.Linear(inputs, num_classes)
-        for module in self.modules():
-            if isinstance(module, Block) and module.depth == 3:  # begins as its shortcut: deep networks learn sooner
-                nn.init.zeros_(module.bn3.weight)
-        self.finish(pretrained, last_layer_only)
+        self.initialise()
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
-        maps = self.maxpool(functional.relu(self.bn1(self.conv1(self.arrange(clips)))))
+        maps = self.maxpool(functional.relu(self.bn1(self.conv1(clips))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.fc(self.avgpool(maps))

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from health_actions.models.conv3d import Conv3d, keep_order
-from health_actions.models.network3d import GlobalMean, Network3d
+from health_actions.models.network3d import GlobalMean, Network3d, convolve
 
 # Channels of the three stages and of the last convolution, by `width_mult`.
 WIDTHS = {0.25: (32, 64, 128, 1024), 0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024),
@@ -12,22 +11,15 @@ WIDTHS = {0.25: (32, 64, 128, 1024), 0.5: (48, 96, 192, 1024), 1.0: (116, 232, 4
 UNITS = (4, 8, 4)  # of the three stages
 
 
-def convolve(inputs: int, outputs: int, kernel: int, stride=1, groups: int = 1, activate: bool = True) -> list:
-    """Convolution and batch normalisation, and the activation if so wished."""
-    layers = [Conv3d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm3d(outputs)]
-    return [*layers, nn.ReLU(inplace=True)] if activate else layers
+class ChannelShuffle(nn.Module):
+    """Two branches' channels in turn: the paper's concatenation and channel shuffle of two groups in one."""
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Two maps (batch, channels, frames, height, width) -> maps (batch, 2 * channels, ...)."""
+        return torch.stack([first, second], dim=2).flatten(1, 2)
 
 
-def interleave(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Two maps (batch, channels, frames, height, width) -> one (batch, 2 * channels, ...), channels in turn.
-
-    The published "channel shuffle" of two groups, without a copy to another memory format.
-    """
-    pair = torch.stack([first.movedim(1, -1), second.movedim(1, -1)], dim=-1)
-    return pair.flatten(-2).movedim(-1, 1)
-
-
-class Unit(nn.Module):
+class ShuffleUnit(nn.Module):
     """Two branches whose channels are shuffled: with a stride both convolve, without one the first does nothing.
 
     Args:
@@ -38,21 +30,21 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         half = outputs // 2
-        # "banch" is how the published weights spell it.
-        self.banch1 = None
+        self.banch1 = None  # "banch" is how the published weights spell it
         if stride > 1:
-            self.banch1 = nn.Sequential(*convolve(inputs, inputs, 3, stride, groups=inputs, activate=False),
+            self.banch1 = nn.Sequential(*convolve(inputs, inputs, 3, stride, groups=inputs, activation=None),
                                         *convolve(inputs, half, 1))
         self.banch2 = nn.Sequential(*convolve(inputs if stride > 1 else half, half, 1),
-                                    *convolve(half, half, 3, stride, groups=half, activate=False),
+                                    *convolve(half, half, 3, stride, groups=half, activation=None),
                                     *convolve(half, half, 1))
+        self.shuffle = ChannelShuffle()
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (batch, inputs, frames, height, width) -> maps (batch, outputs, ...), the last three by the stride."""
         if self.banch1 is not None:
-            return interleave(keep_order(self.banch1(maps)), keep_order(self.banch2(maps)))
+            return self.shuffle(self.banch1(maps), self.banch2(maps))
         first, second = maps.chunk(2, dim=1)
-        return interleave(first, keep_order(self.banch2(second)))
+        return self.shuffle(first, self.banch2(second))
 
 
 class ShuffleNetV2(Network3d):
@@ -60,21 +52,14 @@ class ShuffleNetV2(Network3d):
 
     Args:
         num_classes: number of logits.
-        size: not used; any height and width from 32 pixels on will do.
-        pretrained, last_layer_only: see `Network3d.finish`.
-        width_mult: one of `WIDTHS`; published results are of 1.0.
+        width_mult: one of `WIDTHS`, else a ValueError; published results are of 1.0.
         dropout: probability in the head; published 0.9, with which short trainings stay at chance.
-
-    Raises:
-        ValueError: for another width.
     """
 
-    def __init__(self, *, num_classes: int, size: int, pretrained: str | None = None, width_mult: float = 1.0,
-                 dropout: float = 0.9, last_layer_only: bool = False):
-        super().__init__("shufflenetv2")
+    def __init__(self, *, num_classes: int, width_mult: float = 1.0, dropout: float = 0.9):
+        super().__init__()
         if width_mult not in WIDTHS:
-            raise ValueError(f"shufflenetv2: width_mult must be one of {', '.join(map(str, WIDTHS))}, "
-                             f"found {width_mult}")
+            raise ValueError(f"shufflenetv2: width_mult must be one of {list(WIDTHS)}, found {width_mult}")
         self.width_mult = width_mult
         *stages, last = WIDTHS[width_mult]
         self.conv1 = nn.Sequential(*convolve(3, 24, 3, (1, 2, 2)))
@@ -82,15 +67,15 @@ class ShuffleNetV2(Network3d):
         inputs, units = 24, []
         for outputs, count in zip(stages, UNITS, strict=True):
             for number in range(count):
-                units.append(Unit(inputs, outputs, 1 if number else 2))
+                units.append(ShuffleUnit(inputs, outputs, 1 if number else 2))
                 inputs = outputs
         self.features = nn.Sequential(*units)
         self.conv_last = nn.Sequential(*convolve(inputs, last, 1))
         self.avgpool = GlobalMean()
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
-        self.finish(pretrained, last_layer_only)
+        self.initialise()
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
-        maps = self.features(self.maxpool(self.conv1(self.arrange(clips))))
+        maps = self.features(self.maxpool(self.conv1(clips)))
         return self.classifier(self.avgpool(self.conv_last(maps)))

@@ -7,26 +7,15 @@ import torch
 from torch import nn
 
 from health_actions.data.streams import draw_flow, draw_gradients
-from health_actions.data.transforms import NORMALISATION
-from health_actions.models.cnn_lstm import FrameNetwork, LstmHead
+from health_actions.models.cnn_lstm import BACKBONES, FrameNetwork, LstmHead
 
 
 class ThreeStream(FrameNetwork):
     """A frozen CNN looks at RGB frames, optical flow and oriented gradients; each stream has its own LSTM (Table 5).
 
     The published rival had DenseNets (`backbone="densenet121"`). One backbone serves all three streams: frozen, each
-    would have the same weights.
-
-    Args:
-        num_classes: number of logits.
-        size: height and width of a frame in pixels.
-        pretrained: weights of the backbone, see `build_backbone`.
-        backbone: one of `BACKBONES`.
-        freeze: None or True; flow and gradients are drawn outside of what can be trained through.
-        lstm_width, dropout, grid: of each stream, as `CnnLstm` takes them.
-
-    Raises:
-        ValueError: for freeze=False.
+    would have the same weights. Flow and gradients are drawn by OpenCV, without gradients for what comes before them,
+    therefore freeze=False is a ValueError. Other arguments as of `CnnLstm`; width, dropout and grid of each stream.
     """
 
     streams = ("rgb", "flow", "gradients")
@@ -35,11 +24,9 @@ class ThreeStream(FrameNetwork):
                  backbone: str = "efficientnet_lite0", freeze: bool | None = None, lstm_width: int | None = None,
                  dropout: float = 0.3, grid: int = 4):
         if freeze is False:
-            raise ValueError("three_stream's backbone must be frozen, found freeze=False: the streams share it, and "
-                             "flow and gradients are drawn outside of what can be trained; leave `freeze` out")
+            raise ValueError("three_stream: the backbone must be frozen, found freeze=False; leave `freeze` out")
         super().__init__(backbone, size=size, pretrained=pretrained, freeze=True, grid=grid)
-        mean, std = NORMALISATION.get(f"cnn_lstm_{backbone}", ([0.0] * 3, [1.0] * 3))
-        for name, values in (("mean", mean), ("std", std)):
+        for name, values in zip(("mean", "std"), BACKBONES[backbone][1]):
             self.register_buffer(name, torch.tensor(values).reshape(3, 1, 1, 1), persistent=False)
         self.heads = nn.ModuleList(
             LstmHead(self.feature_width, num_classes=num_classes, size=size, lstm_width=lstm_width, dropout=dropout)

@@ -9,38 +9,35 @@ from torch.nn import functional
 
 from health_actions.models.cnn_lstm import load_from_hub
 
-VIDEO_NAMES = torchvision.models.list_models(module=torchvision.models.video)
+# Name -> its Kinetics-400 weights; their transforms know the mean and standard deviation that they expect.
+VIDEO_WEIGHTS = {name: torchvision.models.get_model_weights(name).KINETICS400_V1
+                 for name in torchvision.models.list_models(module=torchvision.models.video)}
 
 
-def build_video_model(name: str, *, num_classes: int, size: int, pretrained: str | None = None) -> nn.Module:
+def build_video_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
     """Build one of torchvision's video models; names and shapes of its weights are torchvision's.
 
-    Args:
-        name: one of `VIDEO_NAMES`.
-        num_classes: number of logits.
-        size: not used. MViT takes 16 frames of 224 pixels and S3D needs 16 of 224 or more: they enlarge other clips to
-            that by interpolation (and cost as much as if they were so large).
-        pretrained: None, or "kinetics400": torchvision's weights with a new last layer.
+    MViT takes 16 frames of 224 pixels and S3D needs 16 of 224 or more: they enlarge other clips to that by
+    interpolation (and cost as much as if they were so large).
 
-    Raises:
-        ValueError: for weights that do not exist.
-        FileNotFoundError: when the weights cannot be had, see `load_from_hub`.
+    Args:
+        name: one of `VIDEO_WEIGHTS`.
+        num_classes: number of logits.
+        pretrained: None, or "kinetics400": torchvision's weights with a new last layer, see `load_from_hub` for
+            errors. Others are a ValueError.
     """
     if pretrained not in (None, "kinetics400"):
         raise ValueError(f"{name}: pretrained must be None or 'kinetics400', found {pretrained!r}")
     network = torchvision.models.get_model(name, num_classes=num_classes)
     if pretrained:
-        weights = torchvision.models.get_model_weights(name).KINETICS400_V1
-        load_from_hub(network, weights, f"Kinetics-400 weights of {name}")
+        load_from_hub(network, VIDEO_WEIGHTS[name], f"Kinetics-400 weights of {name}")
     if name == "s3d" or name.startswith("mvit"):
-        network.register_forward_pre_hook(functools.partial(_fit, exact=name != "s3d"))
+        # A hook instead of a module around the network, so that the weights keep torchvision's names.
+        network.register_forward_pre_hook(functools.partial(_enlarge, exact=name != "s3d"))
     return network
 
 
-def _fit(network: nn.Module, inputs: tuple[torch.Tensor], exact: bool) -> torch.Tensor:
-    """A hook instead of a module around the network, so that the weights keep torchvision's names."""
-    clips, = inputs
-    found, needed = tuple(clips.shape[2:]), (16, 224, 224)
-    if not exact:
-        needed = tuple(max(pair) for pair in zip(found, needed))
-    return clips if found == needed else functional.interpolate(clips, needed, mode="trilinear")
+def _enlarge(network: nn.Module, inputs: tuple[torch.Tensor], exact: bool) -> torch.Tensor:
+    found = tuple(inputs[0].shape[2:])
+    needed = tuple(least if exact else max(least, length) for least, length in zip((16, 224, 224), found))
+    return inputs[0] if found == needed else functional.interpolate(inputs[0], needed, mode="trilinear")

@@ -4,19 +4,17 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 
-import pandas as pd
 import pytest
-import torch
 import yaml
 from conftest import CLASSES, ROOT
-from test_recognition import make_card
+from random_models import save_random_model
 from typer.testing import CliRunner
 
 from health_actions.cli import app
-from health_actions.data import sandbox as uploads
-from health_actions.models import build_model
-from health_actions.models.folder import save_model
+from health_actions.data import sandbox
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +25,17 @@ def project(tmp_path_factory, data_folder, frames_folder, splits, index):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["handwash"]["classes"] = CLASSES
     study = params["laptop"]["handwash"]
-    study["train"] |= {"epochs": 1, "window": 8, "precision": "32-true"}
-    study["architectures"] = {"cnn_lstm_custom": {"size": 32, "weights": None, "options": {"lstm_width": 16}}}
+    study["training"] |= {"epochs": 1, "window": 8, "precision": "32-true"}
+    study["architectures"]["cnn_lstm_custom"] = {"size": 32, "options": {"lstm_width": 16}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     build = root / "build" / "handwash"
     shutil.copytree(frames_folder, build / "frames")
     (build / "annotations").mkdir()
     splits.to_csv(build / "annotations" / "splits.csv", index=False)
     index.to_csv(build / "annotations" / "clips.csv", index=False)
-    card = make_card("cnn_lstm_custom", stride=None, lstm_width=16)
-    torch.manual_seed(0)
-    save_model(build / "models" / "cnn_lstm_custom" / "fold_1", build_model(**card["architecture"]), card)
+    save_random_model(build / "models" / "cnn_lstm_custom" / "fold_1", "cnn_lstm_custom", "handwash", lstm_width=16)
     (build / "evaluation").mkdir()
-    table = pd.DataFrame({"architecture": ["cnn_lstm_custom"], "validation": [0.5]})
-    table.to_csv(build / "evaluation" / "table_1.csv", index=False)
+    (build / "evaluation" / "best.json").write_text('{"model": "cnn_lstm_custom", "validation": 0.5}')
     shutil.copytree(data_folder, root / "clips")
     (root / "clips" / "Step_1" / "damaged.mp4").write_bytes(b"this is no video" * 20)
     return root
@@ -58,7 +53,7 @@ def call(project, monkeypatch):
     return run
 
 
-def test_a_folder_with_a_damaged_file_is_predicted_but_for_it(call):
+def test_a_folder_with_a_damaged_file_is_predicted_except_for_that_file(call):
     code, output, _ = call("predict", "clips", "--study", "handwash", "--json")
     rows = json.loads(output)
     assert code == 1 and len(rows) == 13
@@ -70,7 +65,7 @@ def test_a_folder_with_a_damaged_file_is_predicted_but_for_it(call):
             assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_csv_and_table_say_the_same(call):
+def test_csv_and_table_have_the_same_content(call):
     code, output, _ = call("predict", "clips/Step_3", "clips/Step_2_Left", "--study", "handwash", "--csv")
     assert code == 2 and output == ""
     code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--csv")
@@ -84,26 +79,36 @@ def test_csv_and_table_say_the_same(call):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["predict", "nowhere.mp4", "--study", "handwash"], "no such file or folder: nowhere.mp4"),
-    (["predict", "build", "--study", "handwash"], "no videos in build; known are .mp4"),
+    (["predict", "build", "--study", "handwash"], "no videos in build: expected files with the endings .mp4"),
     (["predict", "clips", "--study", "ntu"], "run make repro first"),
     (["predict", "clips", "--study", "handwash", "--model", "alexnet"], "there are: cnn_lstm_custom"),
     (["evaluate", "--study", "ntu"], "run make repro first"),
-    (["train", "--arch", "alexnet", "--save-dir", "x"], "no architecture 'alexnet' of study handwash; it has cnn_lstm"),
+    (["train", "--arch", "alexnet", "--save-dir", "x"], "no architecture 'alexnet' of study handwash; it has "),
+    (["train", "--arch", "c3d", "--save-dir", "x", "--study", "ntu"], "run dvc repro ntu_annotations first"),
     (["train", "--arch", "cnn_lstm_custom", "--save-dir", "x", "--data-aug", "blur"], "blur")])
-def test_what_cannot_be_done_is_told_in_one_line(call, arguments, words):
+def test_what_cannot_be_done_is_reported_in_one_line(call, arguments, words):
     code, output, errors = call(*arguments)
     assert code == 2 and output == "" and errors.startswith("error: ") and errors.count("\n") == 1
     assert words in errors
 
 
-def test_a_model_is_evaluated_on_its_validation_clips_and_on_test_clips_when_asked(call):
+@pytest.mark.parametrize("command", [["evaluate"], ["train", "--arch", "convlstm", "--save-dir", "x"],
+                                     ["predict", "x.mp4"]])
+def test_outside_of_a_project_that_is_reported_in_one_line(call, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.mp4").touch()
+    code, output, errors = call(*command)
+    assert code == 2 and output == "" and "no dvc.yaml" in errors and errors.count("\n") == 1
+
+
+def test_a_model_is_evaluated_on_validation_clips_and_on_test_clips_when_asked(call):
     code, output, _ = call("evaluate", "--study", "handwash")
     assert code == 0 and "validation clip top-1" in output
     code, output, _ = call("evaluate", "--study", "handwash", "--subset", "test")
     assert code == 0 and "test clip top-1" in output and "95 % interval" in output
 
 
-def test_what_is_not_given_is_as_in_params(call, project):
+def test_options_replace_values_of_params(call, project):
     code, output, errors = call("train", "--arch", "cnn_lstm_custom", "--save-dir", "made", "--lr", 0.01,
                                 "--beta2", 0.99, "--batch", 4, "--data-aug", "translation", "--step-size", 1)
     assert code == 0, errors
@@ -116,19 +121,25 @@ def test_what_is_not_given_is_as_in_params(call, project):
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
-def test_help_tells_every_option(call, command):
+def test_help_lists_the_options(call, command):
     code, output, _ = call(command, "--help")
     assert code == 0 and "--study" in output
 
 
+def test_help_loads_no_heavy_package():
+    code = ("import sys; from health_actions.cli import app; app(['train', '--help'], standalone_mode=False); "
+            "sys.exit(len({'torch', 'pandas', 'av', 'lightning'} & set(sys.modules)))")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == 0
+
+
 def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypatch):
     """A decoder that dies, as one does with a segmentation fault: in its own process."""
-    monkeypatch.setattr(uploads.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(sandbox, "COMMAND", (shutil.which("false"),))
     code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--json")
-    assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder broke down"}
+    assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder crashed"}
 
 
-def test_params_that_are_no_yaml_are_told_in_one_line(call, project, monkeypatch, tmp_path):
+def test_params_that_are_no_yaml_are_reported_in_one_line(call, project, monkeypatch, tmp_path):
     shutil.copytree(project, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     (tmp_path / "copy" / "params.yaml").write_text("profile: !!python/object/apply:os.system ['touch ran']\n")

@@ -1,0 +1,85 @@
+"""Duplicate clips: the same file, or the same pictures encoded or scaled in another way."""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+from health_actions.data.frames import Clip
+
+ALIKE = 100  # clips with equal signatures of which every pair is listed
+ROWS, PAIRS = 64, 1024  # compared at a time, so that memory stays flat
+
+
+def compute_signature(frames: np.ndarray | Clip) -> np.ndarray:
+    """Mean greys (0-255) of 16 x 16 blocks of 8 evenly spread frames: float32 (2048,). Sides of 16 pixels or more."""
+    chosen = frames[np.linspace(0, len(frames) - 1, 8).round().astype(int)].mean(-1)
+    area = 1
+    for axis in (1, 2):
+        edges = np.linspace(0, chosen.shape[axis], 17).astype(int)
+        chosen = np.add.reduceat(chosen, edges[:-1], axis=axis)
+        area = np.multiply.outer(area, np.diff(edges))
+    return (chosen / area).astype(np.float32).ravel()
+
+
+def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: float = 2.0) -> pd.DataFrame:
+    """Find pairs of duplicate clips. A clip cut at another moment, or mirrored, is not found.
+
+    Args:
+        clips: one row a clip, with clip, class, recording and content (hash of the file).
+        signatures: (clips, values), see `compute_signature`.
+        tolerance: mean absolute difference in grey values up to which two clips are duplicates. Measured on real clips:
+            another size and encoder give up to 0.7; the nearest different clips of one scene differ by 4.
+
+    Returns one row a pair: clip, other, kind ("identical" or "near-identical"), difference, same_class, same_recording.
+    Of more than `ALIKE` clips with equal signatures, the further ones are paired with the first one alone.
+    """
+    signatures = np.ascontiguousarray(signatures, np.float32)
+    equal = pd.Series(range(len(clips))).groupby([hashlib.sha256(row).digest() for row in signatures])
+    first, further = equal.transform("first").to_numpy(), equal.cumcount().to_numpy() >= ALIKE
+    near = [*_find_near(signatures, np.flatnonzero(~further), tolerance * signatures.shape[1]),
+            (first[further], np.flatnonzero(further), np.zeros(further.sum()))]
+    one, other, distance = (np.concatenate(parts) for parts in zip(*near))
+    order = np.lexsort((other, one))
+    left, right = (clips.iloc[rows[order]].reset_index(drop=True) for rows in (one, other))
+    return pd.DataFrame({
+        "clip": left["clip"], "other": right["clip"],
+        "kind": np.where(left["content"] == right["content"], "identical", "near-identical"),
+        "difference": [round(value / signatures.shape[1], 2) for value in distance[order].tolist()],
+        "same_class": left["class"] == right["class"], "same_recording": left["recording"] == right["recording"]})
+
+
+def _find_near(signatures: np.ndarray, rows: np.ndarray, radius: float) -> Iterator[tuple[np.ndarray, ...]]:
+    """Pairs of rows whose values differ by at most `radius` in sum: arrays one, other and distance, part by part.
+
+    Sums over groups of values differ at most as much as the values do, so only rows with near sums are compared. The
+    groups are 4 x 4 blocks of the picture, all frames together: clips of one scene differ in where something moves.
+    """
+    place = np.arange(signatures.shape[1])
+    groups = np.equal.outer(place // 64 % 4 * 4 + place // 4 % 4, np.arange(16)).astype(float)
+    sums = np.concatenate([signatures[rows[start:start + PAIRS]] @ groups for start in range(0, len(rows), PAIRS)])
+    tree = KDTree(sums)
+    for start in range(0, len(rows), ROWS):
+        found = tree.query_ball_point(sums[start:start + ROWS], radius * (1 + 1e-9) + 1e-6, p=1)  # rounding
+        one = np.repeat(np.arange(start, start + len(found)), [len(others) for others in found])
+        other = np.concatenate(found).astype(int)
+        one, other = rows[one[one < other]], rows[other[one < other]]
+        for part in range(0, len(one), PAIRS):
+            pair = one[part:part + PAIRS], other[part:part + PAIRS]
+            distance = np.abs(signatures[pair[0]].astype(float) - signatures[pair[1]]).sum(1)
+            chosen = distance <= radius
+            yield pair[0][chosen], pair[1][chosen], distance[chosen]
+
+
+def drop_duplicates(clips: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
+    """Keep one clip of each set of duplicates: a given test clip before a validation clip before a training clip."""
+    number = pd.Series(range(len(clips)), clips["clip"])
+    pairs = tuple(number[duplicates[column]].to_numpy() for column in ("clip", "other"))
+    graph = coo_matrix((np.ones(len(duplicates)), pairs), shape=(len(clips), len(clips)))
+    rank = clips["given_split"].map({"testing": 0, "validation": 1}).fillna(2)
+    ordered = clips.assign(group=connected_components(graph)[1], rank=rank).sort_values(["rank", "clip"])
+    return clips.loc[sorted(ordered.drop_duplicates("group").index)].reset_index(drop=True)

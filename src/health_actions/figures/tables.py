@@ -1,0 +1,73 @@
+"""Tables and sentences as readers see them: words for column names, one column for an interval, separated thousands.
+
+CSV files keep the plain column names; only what a notebook or page displays is changed here.
+"""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+WORDS = {
+    "clip_top1": "top-1", "clip_top2": "top-2", "video_top1": "video top-1", "video_top2": "video top-2", "f1": "F1",
+    "published_top1": "published top-1", "published_top2": "published top-2", "published_f1": "published F1",
+    "training_clip_top1": "training top-1", "validation_clip_top1": "validation top-1", "video": "video top-1",
+    "gain_p": "p of the gain", "auroc": "AUROC", "onnxruntime": "ONNX Runtime", "torch": "PyTorch",
+    "multiply_adds": "multiply-adds (million)", "published_multiply_adds": "published multiply-adds (million)",
+    "operations": "multiply-adds (thousand million)", "pixel_change": "mean change of a pixel (of 255)",
+}
+VALUES = {"published_is": {"above": "higher", "below": "lower", "inside": "inside the interval"}}
+
+
+def name_column(name: str) -> str:
+    """A column's name in words: `published_parameters` is "published parameters"."""
+    return WORDS.get(name, str(name).replace("_", " "))
+
+
+def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
+    """A table for display.
+
+    `low` and `high` become one column "95 % interval", `recall_low` and `recall_high` "95 % interval of recall".
+
+    Args:
+        table: as written to a CSV file; its index is not shown.
+        digits: after the decimal point.
+        words: column -> its name here, where the usual one is wrong.
+    """
+    shown = table.copy()
+    for low in [name for name in map(str, table.columns) if name == "low" or name.endswith("_low")]:
+        high, measure = f"{low.removesuffix('low')}high", low.removesuffix("low").rstrip("_")
+        if high not in shown:
+            continue
+        ends = zip(shown[low], shown[high], strict=True)
+        title = "95 % interval" + (f" of {name_column(measure)}" if measure else "")
+        shown[low] = ["-" if pd.isna(start) else f"{start:.{digits}f} to {end:.{digits}f}" for start, end in ends]
+        shown = shown.rename(columns={low: title}).drop(columns=high)
+    for name in [name for name in shown if name == "p" or str(name).endswith("_p")]:
+        shown[name] = ["-" if pd.isna(p) else format_p(p, "") for p in shown[name]]
+    for name in VALUES.keys() & set(shown):
+        shown[name] = shown[name].replace(VALUES[name])
+    whole = [name for name, values in shown.select_dtypes("float").items()
+             if values.max() > 1 and (values.dropna() % 1 == 0).all()]
+    shown = shown.astype(dict.fromkeys(whole, "Int64"))
+    shown = shown.rename(columns=lambda name: words.get(str(name), name_column(name)))
+    return shown.style.hide().format(precision=digits, thousands=",", na_rep="-")
+
+
+def format_p(p: float, name: str = "p ") -> str:
+    """A p-value: "p = 0.016", "p < 0.001"; without the name "0.016", "< 0.001"."""
+    if p < 0.001:
+        return f"{name}< 0.001"
+    return f"{name}= {p:.3f}" if name else f"{p:.3f}"
+
+
+def describe_pair(test: dict, first: str, second: str) -> str:
+    """One sentence on two models that were tested on the same clips; a difference is claimed only where p < 0.05.
+
+    Args:
+        test: of `comparison.compare_pair`.
+        first, second: what the two are called.
+    """
+    counts = (f"Of {test['clips']:,} clips that both were tested on, {first} alone is right on {test['only_first']}, "
+              f"{second} alone on {test['only_second']}")
+    better = first if test["only_first"] > test["only_second"] else second
+    verdict = f"{better} is better" if test["p"] < 0.05 else "no difference could be measured"
+    return f"{counts}: {verdict} (McNemar's exact test, {format_p(test['p'])})."

@@ -1,0 +1,148 @@
+"""Scores: a table of predictions by trained models, and every metric computed from it, with 95 % intervals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import nn
+
+from health_actions.data.transforms import build_input_transform, build_spatial
+from health_actions.learning.datasets import ClipDataset, FeatureDataset, build_loader
+from health_actions.learning.features import load_features
+from health_actions.learning.precision import autocast, prepare_training
+from health_actions.models.weights import load_model
+from health_actions.progress import track
+
+
+def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, features: Path | None = None,
+                  **options) -> pd.DataFrame:
+    """Each fold's model predicts its own test clips.
+
+    Args:
+        models: folder of one architecture, with `fold_<k>/` for each fold that was trained.
+        splits: one row a clip and fold.
+        frames_folder: as written by `extract_frames`.
+        features: of the clips in `splits`, as of `prepare_features`.
+        options: stream, windows, change and batch_size, see `predict_clips`.
+
+    Returns:
+        See `predict_clips`; the folds one below the other.
+
+    Raises:
+        FileNotFoundError: when no fold was trained.
+    """
+    kept = None if features is None else load_features(features)
+    rows = {clip: row for row, clip in enumerate(splits["clip"].drop_duplicates())}
+    tested = splits[splits["subset"] == "testing"].groupby("fold")
+    folds = [(Path(models) / f"fold_{fold}", clips) for fold, clips in tested]
+    common = {"frames_folder": frames_folder, "features": kept, "rows": rows, **options}
+    tables = [predict_clips(*load_model(folder), clips, **common) for folder, clips in folds if folder.exists()]
+    if not tables:
+        raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
+    return pd.concat(tables, ignore_index=True)
+
+
+def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
+                  features: torch.Tensor | None = None, rows: dict[str, int] | None = None, stream: int | None = None,
+                  windows: int = 1, change=None, batch_size: int = 8) -> pd.DataFrame:
+    """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
+
+    A score of one window a clip is called `clip_top1`, the mean over several windows `video_top1`, as in the papers.
+
+    Args:
+        model, card: as of `load_model`.
+        clips: one row a clip: clip, class, fold.
+        features, rows: of a frozen backbone, as of `load_features`, and clip -> row there; None reads frames.
+        stream: number of the stream that answers alone, of a model with several; needs features.
+        windows: spread evenly over the clip, their probabilities averaged; 1: the centre window alone.
+        change: of the frames, see `ClipDataset`.
+
+    Returns:
+        One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
+    """
+    classes, preprocessing, training, shape = card["classes"], card["preprocessing"], card["training"], card["clip"]
+    random = (training["window_seed"], training["fold"], "testing")
+    common = {"classes": classes, "window": shape["window"], "stride": shape["stride"],
+              "draw": random if shape["test_window"] == "random" else None}
+    if features is not None:
+        dataset, precision = FeatureDataset(clips, features=features, rows=rows, **common), "32-true"
+        answer = model.classify if stream is None else lambda items: model.classify_streams(items)[:, stream]
+    else:
+        transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"].lower())
+        dataset = ClipDataset(clips, frames_folder=frames_folder, input_transform=transform, windows=windows,
+                              spatial=build_spatial(shape["crop"], shape["size"])[1], change=change, **common)
+        answer, precision = model, training["precision"]
+    loader = build_loader(dataset, batch_size=max(1, batch_size // windows))
+    prepare_training()
+    model.eval()
+    with torch.inference_mode(), autocast(precision):
+        logits = [answer(items.flatten(0, 1) if windows > 1 else items).double() for items, _ in
+                  track(loader, total=len(loader), title=f"{training['architecture']}, fold {training['fold']}")]
+    probabilities = torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy().round(6)
+    table = clips[["clip"]].reset_index(drop=True).assign(
+        fold=training["fold"], **{"class": list(clips["class"])}, predicted=np.array(classes)[probabilities.argmax(1)])
+    return pd.concat([table, pd.DataFrame(probabilities, columns=classes)], axis=1)
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share: clips that are right out of clips that were tested; nan of none."""
+    if count == 0:
+        return float("nan"), float("nan")
+    interval = binomtest(int(correct), int(count)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") -> dict:
+    """Accuracy of a table of predictions; `level` names it: "clip", or "video" for several windows a clip.
+
+    Returns:
+        clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2; shares of 1.
+    """
+    labels = predictions["class"].map(classes.index).to_numpy()
+    correct = int((predictions["class"] == predictions["predicted"]).sum())
+    low, high = wilson_interval(correct, len(predictions))
+    best_two = np.argsort(-predictions[classes].to_numpy(), axis=1, kind="stable")[:, :2]
+    top2 = (best_two == labels[:, None]).any(axis=1).mean()
+    return {"clips": len(predictions), f"{level}_top1": correct / len(predictions), f"{level}_top1_low": low,
+            f"{level}_top1_high": high, f"{level}_top2": float(top2)}
+
+
+def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Precision, recall and F1 of each class (0 where a class was never predicted), with its number of test clips.
+
+    Returns:
+        class, clips, precision and recall with their 95 % intervals (`_low`, `_high`; nan where n is 0), f1.
+    """
+    precision, recall, f1, count = precision_recall_fscore_support(
+        predictions["class"], predictions["predicted"], labels=classes, zero_division=0)
+    called = predictions["predicted"].value_counts().reindex(classes, fill_value=0)
+    table = pd.DataFrame({"class": classes, "clips": count})
+    for name, shares, counts in (("precision", precision, called), ("recall", recall, count)):
+        intervals = [wilson_interval(round(share * n), n) for share, n in zip(shares, counts, strict=True)]
+        table[[name, f"{name}_low", f"{name}_high"]] = np.column_stack([shares, intervals])
+    return table.assign(f1=f1)
+
+
+def count_confusions(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Confusion matrix as published (Figure 6): a row is a predicted class, a column the actual one."""
+    counts = confusion_matrix(predictions["class"], predictions["predicted"], labels=classes).T
+    return pd.DataFrame(counts, index=pd.Index(classes, name="predicted"), columns=pd.Index(classes, name="actual"))
+
+
+def list_mix_ups(confusions: pd.DataFrame) -> pd.DataFrame:
+    """Confusions of `count_confusions` as a list, the most frequent first: actual, predicted, clips."""
+    long = confusions.rename_axis("predicted").melt(ignore_index=False, var_name="actual", value_name="clips")
+    wrong = long.reset_index().query("actual != predicted and clips > 0")
+    return wrong.sort_values("clips", ascending=False, kind="stable", ignore_index=True)
+
+
+def read_cards(models: Path) -> list[dict]:
+    """The cards of one architecture's folds, in order. Raises FileNotFoundError where none was trained."""
+    paths = sorted(Path(models).glob("fold_*/card.json"), key=lambda path: int(path.parent.name.partition("_")[2]))
+    if not paths:
+        raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

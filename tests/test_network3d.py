@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from health_actions.models import build_model
+from health_actions.models.resnet3d import BasicBlock
+from health_actions.models.weights import CARD_KEYS, save_model
+
+PARAMETERS = {"c3d": 78_038_153, "resnet18": 33_034_697, "resnet50": 46_217_417, "resnet101": 85_263_561,
+              "resnext101": 47_539_657, "mobilenetv2": 2_365_577, "shufflenetv2": 1_308_405, "squeezenet": 1_842_377}
+SMALL = {"num_classes": 3, "frames": 8, "size": 32}
+
+
+def draw_clips() -> torch.Tensor:
+    return torch.rand((2, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
+
+
+def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def find_changed_parts(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def take_step(model: nn.Module) -> None:
+    functional.cross_entropy(model(draw_clips()), torch.tensor([0, 1])).backward()
+    torch.optim.SGD([weights for weights in model.parameters() if weights.requires_grad], 0.1).step()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_have_the_published_parameters_and_take_any_clip(name):
+    with torch.device("meta"):
+        model = build_model(name, num_classes=9, frames=16, size=112)
+        assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+        for frames, size in ((8, 32), (9, 45), (8, 80), (16, 64), (32, 112)):
+            model = build_model(name, num_classes=9, frames=frames, size=size)
+            assert model(torch.empty(2, 3, frames, size, size)).shape == (2, 9)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_weight_is_trained(name):
+    model = build_model(name, **SMALL, **({} if name.startswith("res") else {"dropout": 0.0})).train()
+    for block in model.modules():  # a bottleneck begins as its shortcut: without this, only its second step trains it
+        if isinstance(block, nn.BatchNorm3d):
+            nn.init.ones_(block.weight)
+    functional.cross_entropy(model(draw_clips()), torch.tensor([0, 1])).backward()
+    for parameter_name, parameter in model.named_parameters():
+        # A bias in front of a batch normalisation has no effect.
+        assert parameter.grad.isfinite().all() and (parameter.grad.any() or parameter_name.endswith("bias"))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_only_shortcut_b_has_weights(name, shortcut):
+    with torch.device("meta"):
+        model, default = build_model(name, **SMALL, shortcut=shortcut), build_model(name, **SMALL).state_dict()
+        assert model(torch.empty(2, 3, 8, 32, 32)).shape == (2, 3)
+    assert any("downsample" in key for key in model.state_dict()) == (shortcut == "B")
+    assert (model.state_dict().keys() == default.keys()) == (shortcut == {"resnet18": "A", "resnet50": "B"}[name])
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 8, 1), (4, 8, 2)])
+def test_shortcut_a_takes_every_other_value_and_adds_empty_channels(inputs, outputs, stride):
+    block = BasicBlock(inputs, outputs, outputs, stride, 1, "A").eval()
+    nn.init.zeros_(block.bn2.weight)  # the other branch is silent
+    maps = torch.rand(2, inputs, 5, 6, 7, requires_grad=True)
+    result = block(maps)
+    assert torch.equal(result[:, :inputs], functional.avg_pool3d(maps, 1, stride))
+    assert not result[:, inputs:].any()
+    result.sum().backward()
+    assert maps.grad[:, :, ::stride, ::stride, ::stride].all()  # gradients pass, which the published code stopped
+
+
+def test_unknown_shortcuts_widths_and_weights_are_refused():
+    with pytest.raises(FileNotFoundError, match="no weights at /.*/kinetics: expected a released checkpoint"):
+        build_model("resnet18", **SMALL, pretrained="kinetics")
+    with pytest.raises(ValueError, match="resnet18: shortcut must be 'A' or 'B', found 'C'"):
+        build_model("resnet18", **SMALL, shortcut="C")
+    with pytest.raises(ValueError, match="shufflenetv2: width_mult must be one of .*1.5, 2.0.*found 3"):
+        build_model("shufflenetv2", **SMALL, width_mult=3)
+    with pytest.raises(ValueError, match="mobilenetv2: width_mult must be at least 0.0625"):
+        build_model("mobilenetv2", **SMALL, width_mult=0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "shufflenetv2", "squeezenet"])
+def test_last_layer_only_trains_the_head_alone(name):
+    model = build_model(name, **SMALL, last_layer_only=True).train()
+    before = copy_state(model)
+    take_step(model)
+    take_step(model)
+    assert find_changed_parts(model, before) == {model.head} and model.get_submodule(model.head).training
+
+
+@pytest.mark.parametrize(("name", "classes"), [("squeezenet", 5), ("squeezenet", 3), ("shufflenetv2", 5)])
+def test_a_model_folder_gives_everything_but_the_head(name, classes, tmp_path):
+    architecture = {"name": name, **SMALL, "num_classes": classes}
+    source = build_model(**architecture)
+    save_model(tmp_path / "model", source, {**dict.fromkeys(CARD_KEYS), "architecture": architecture})
+    model = build_model(name, **SMALL, pretrained=str(tmp_path / "model"))
+    own, stored = model.state_dict(), source.state_dict()
+    assert all(torch.equal(own[key], stored[key]) for key in own if not key.startswith(model.head))
+    head = next(key for key in own if key.startswith(model.head))
+    assert len(own[head]) == 3 and not torch.equal(own[head], stored[head])  # a new one for equally many classes, too
+    before = copy_state(model.train())
+    take_step(model)
+    assert find_changed_parts(model, before) == {key.split(".")[0] for key in before}, "every part learns"
+    with pytest.raises(ValueError, match=f"another architecture; the checkpoint says it is '{name}'"):
+        build_model("resnet18", **SMALL, pretrained=str(tmp_path / "model"))
