@@ -1,8 +1,8 @@
-"""The committed report in a real browser, from the file system: links, widths, pictures, headings, colours, the PDF."""
+"""The committed report in a real browser, from the file system: links, widths, pictures, headings, colours."""
 
 import functools
 import itertools
-import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -10,17 +10,15 @@ from urllib.request import url2pathname
 import matplotlib
 import numpy as np
 import pytest
-import typer
-from conftest import ROOT, list_files
+from conftest import ROOT
 from playwright.sync_api import sync_playwright
 from skimage.color import rgb2lab
 
-from health_actions import pdf
-from health_actions.pdf import find_chromium, print_report
-
 REPORTS = ROOT / "reports"
 PAGES = sorted(path.relative_to(REPORTS).as_posix() for path in REPORTS.rglob("*.html"))
-OWN_PAGES = [page for page in PAGES if "notebooks" not in Path(page).parts]  # of the project's own templates
+# One of each kind in the quick tests: the index, the errors, a notebook.
+SHOWN = [page if page.endswith(("index.html", "errors.html", "01_handwash_frames.html"))
+         else pytest.param(page, marks=pytest.mark.slow) for page in PAGES]
 WIDTHS = [1280, 390]
 # Matrices of severity 1 for linear RGB: Machado, Oliveira, Fernandes, "A physiologically-based model for
 # simulation of color vision deficiency", IEEE Transactions on Visualization and Computer Graphics 15 (6), 2009.
@@ -135,7 +133,7 @@ def find_inside(url: str) -> Path | None:
 
 
 def visit(context, page: str) -> dict:
-    """Open a page at each width and tell what it holds and what went wrong."""
+    """Open a page at each width: what it holds, and what went wrong."""
     tab = context.new_page()
     problems, requests = [], []
     tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -149,7 +147,7 @@ def visit(context, page: str) -> dict:
     for width in WIDTHS:
         tab.set_viewport_size({"width": width, "height": 800})
         facts["wide"][width] = tab.evaluate(FIND_WIDE)
-    for scheme in ("light", "dark") if page in OWN_PAGES else ():
+    for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)
         facts["pale"][scheme] = tab.evaluate(FIND_PALE)
     tab.close()
@@ -159,33 +157,15 @@ def visit(context, page: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    found = find_chromium()
-    if found is None:
+def look():
+    """Gives what `visit` finds on a page; each is opened once, with no network."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
         pytest.skip("no Chromium on this machine: apt install chromium")
-    return found
-
-
-@pytest.fixture(scope="module")
-def look(chromium):
-    """Gives what `visit` tells of a page; each is opened once, with no network."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield functools.cache(functools.partial(visit, browser.new_context(offline=True)))
         browser.close()
-
-
-@pytest.fixture
-def draw(chromium, look, tmp_path, monkeypatch):
-    """Gives what `visit` tells of a page with this body."""
-    monkeypatch.setattr("test_site.REPORTS", tmp_path)
-    monkeypatch.setattr("test_site.OWN_PAGES", ["page.html"])
-
-    def show(body):
-        (tmp_path / "page.html").write_text(f"<!doctype html><html lang=en><title>a</title><body>{body}</body></html>")
-        return look.__wrapped__("page.html")
-
-    return show
 
 
 def describe_link(look, tag: str, link: str, url: str) -> str | None:
@@ -204,19 +184,27 @@ def describe_link(look, tag: str, link: str, url: str) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_opens_without_an_error_and_without_network(look, page):
+@pytest.mark.parametrize("page", SHOWN)
+def test_a_page_opens_without_error_and_network_and_every_reader_finds_what_it_holds(look, page):
     facts = look(page)
-    assert not facts["problems"]
-    assert not facts["outside"]
+    assert not facts["problems"] and not facts["outside"]
+    assert facts["lang"] and facts["title"].strip()
+    assert facts["wide"] == {width: [] for width in WIDTHS}, "no page is wider than its window"
+    assert facts["pale"] == {"light": [], "dark": []}, "texts stand out from their background"
+    assert not [name for name, text in facts["pictures"] if not (text or "").strip()]
+    headings = facts["headings"]
+    assert [level for level, _ in headings].count(1) == 1 and headings[0][0] == 1 and all(text for _, text in headings)
+    assert not [text for (above, _), (level, text) in itertools.pairwise(headings) if level > above + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(look, page):
     found = [describe_link(look, *link) for link in look(page)["links"]]
     assert not [problem for problem in found if problem]
 
 
+@pytest.mark.slow
 def test_every_page_is_reached_from_the_index(look):
     reached, rest = set(), {"index.html"}
     while rest:
@@ -227,71 +215,27 @@ def test_every_page_is_reached_from_the_index(look):
     assert reached == set(PAGES)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("page", PAGES)
-def test_no_page_is_wider_than_the_window(look, page, width):
-    assert not look(page)["wide"][width]
+@pytest.fixture
+def draw(look, tmp_path, monkeypatch):
+    """Gives what `visit` finds on a page with this body."""
+    monkeypatch.setattr("test_site.REPORTS", tmp_path)
 
+    def show(body):
+        (tmp_path / "page.html").write_text(f"<!doctype html><html lang=en><title>a</title><body>{body}</body></html>")
+        return look.__wrapped__("page.html")
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_picture_is_described(look, page):
-    pictures = look(page)["pictures"]
-    assert not [name for name, text in pictures if not (text or "").strip() or "No description has been" in text]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_has_a_language_and_a_title(look, page):
-    facts = look(page)
-    assert facts["lang"] and facts["title"].strip()
-
-
-@pytest.mark.parametrize("page", OWN_PAGES)
-def test_headings_skip_no_level(look, page):
-    headings = look(page)["headings"]
-    assert [level for level, _ in headings].count(1) == 1 and headings[0][0] == 1
-    assert not [text for (above, _), (level, text) in itertools.pairwise(headings) if level > above + 1]
-    assert all(text for _, text in headings)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", OWN_PAGES)
-def test_texts_stand_out_from_their_background(look, page, scheme):
-    assert not look(page)["pale"][scheme]
+    return show
 
 
 def test_a_broken_page_is_noticed(draw):
     facts = draw("<script>console.error('one'); throw new Error('two')</script><img src=missing.png>"
-                 "<img src='https://example.org/a.png'><img src='../above.png'><a href='https://example.org'>a</a>"
-                 "<a href='#no'>b</a><a href='#a%20b'>c</a><b id='a b'>d</b>")
-    assert {"one", "two"} <= set(facts["problems"])
-    assert any("missing.png" in problem for problem in facts["problems"])
-    assert [Path(url).name for url in facts["outside"]] == ["a.png", "above.png"]
-    assert facts["ids"] == ["a b"]
+                 "<img src='https://example.org/a.png'><a href='https://example.org'>a</a><a href='#no'>b</a>"
+                 "<p style='width: 2000px'>wide</p><p style='color: #777; background: #fff'>pale</p>")
+    assert {"one", "two"} <= set(facts["problems"]) and [Path(url).name for url in facts["outside"]] == ["a.png"]
     found = [describe_link(lambda page: facts, *link) for link in facts["links"]]
-    assert found == ["img leads to no file: missing.png", "img leads out of the report: https://example.org/a.png",
-                     "img leads out of the report: ../above.png", None, "a leads to no element: #no", None]
-
-
-@pytest.mark.parametrize(("body", "wide"), [
-    ("<p style='width:20rem'>a</p>", False),
-    ("<p style='width:2000px'>a</p>", True),
-    ("<div style='overflow-x:hidden'><p style='width:2000px'>a</p></div>", True),
-    ("<div style='overflow-x:auto'><table style='width:2000px'><tr><td>a</table></div>", False),
-    ("<div style='overflow-x:auto'><h2>a</h2><table style='width:2000px'><tr><td>a</table></div>", True),
-])
-def test_what_is_too_wide_is_noticed(draw, body, wide):
-    assert [bool(found) for found in draw(body)["wide"].values()] == [wide, wide]
-
-
-@pytest.mark.parametrize(("style", "found"), [
-    ("color: #767676", None), ("color: #777", "4.48"), ("color: #8a8a8a; font-size: 24px", None),
-    ("color: #000; opacity: .5", "3.98"), ("color: #fff; background: #000c", None),
-    ("color: #fff; background: linear-gradient(#000, #999)", "2.85"),
-    ("color: #000; background: url(data:,) #fff", "a picture behind"),
-])
-def test_pale_texts_are_noticed(draw, style, found):
-    pale = draw(f"<p style='{style}'>a text</p>")["pale"]
-    assert pale["light"] == pale["dark"] and (found in pale["light"][0] if found else not pale["light"])
+    assert found == ["img leads to no file: missing.png", "img leads out of the report: https://example.org/a.png", None,
+                     "a leads to no element: #no"]
+    assert all(facts["wide"].values()) and all("4.48" in pale[0] for pale in facts["pale"].values())
 
 
 def measure_distances(colors: list[str], vision: np.ndarray) -> dict[tuple[str, str], float]:
@@ -321,73 +265,3 @@ def test_the_distance_tells_good_colours_from_bad_ones():
     colors = ["tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"]
     distances = [min(measure_distances(colors, vision).values()) for vision in VISIONS.values()]
     assert distances[0] > APART > max(distances[1:])
-
-
-def test_the_report_is_printed(chromium, tmp_path):
-    pages = print_report(REPORTS / "index.html", tmp_path / "build" / "report.pdf")
-    content = (tmp_path / "build" / "report.pdf").read_bytes()
-    assert content.startswith(b"%PDF")
-    assert 1 < pages == max(int(count) for count in re.findall(rb"/Count (\d+)", content))
-    assert list_files(tmp_path) == ["build/report.pdf"]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A project with a page, a PDF of before and no browser, from inside which `main` is called."""
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "build").mkdir()
-    (tmp_path / "programs").mkdir()
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "reports" / "index.html").write_text("<p>A page.</p>")
-    (tmp_path / "build" / "report.pdf").write_bytes(b"before")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
-    monkeypatch.setattr(pdf, "PLACES", [])
-    return tmp_path
-
-
-def read_failure(capsys) -> str:
-    """The one line that the command says when it fails."""
-    with pytest.raises(typer.Exit) as stopped:
-        pdf.main()
-    out, said = capsys.readouterr()
-    assert stopped.value.exit_code == 1 and not out and said.count("\n") == 1 and said.startswith("error: ")
-    return said
-
-
-def test_without_a_browser_the_command_says_how_to_get_one(project, capsys):
-    said = read_failure(capsys)
-    assert all(name in said for name in pdf.NAMES) and "apt install chromium" in said
-    assert list_files(project / "build") == ["report.pdf"]
-
-
-def test_without_a_report_the_command_says_how_to_make_one(project, capsys):
-    (project / "reports" / "index.html").unlink()
-    said = read_failure(capsys)
-    assert "index.html" in said and "make repro" in said
-
-
-@pytest.mark.parametrize(("script", "expected"), [
-    ("echo no display >&2; exit 3", "exit code 3): no display"),
-    ("exit 0", "printed no PDF (exit code 0)"),
-    ('for word; do case $word in --print-to-pdf=*) echo half > "${word#*=}";; esac; done', "printed no PDF"),
-    ("/bin/sleep 60", "within 0.5 seconds"),
-])
-def test_a_browser_that_prints_nothing_leaves_the_old_file(project, capsys, monkeypatch, script, expected):
-    monkeypatch.setattr(pdf, "SECONDS", 0.5)
-    program = project / "programs" / "google-chrome"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    assert expected in read_failure(capsys)
-    assert (project / "build" / "report.pdf").read_bytes() == b"before"
-    assert list_files(project / "build") == ["report.pdf"]
-
-
-def test_the_command_prints_to_the_build_folder(project, capsys):
-    program = project / "programs" / "chrome"
-    program.write_text('#!/bin/sh\nfor word; do case $word in --print-to-pdf=*) '
-                       'printf "%%PDF-1.4 /Type /Pages /Type /Page\\n/Type /Page\\n" > "${word#*=}";; esac; done\n')
-    program.chmod(0o755)
-    pdf.main()
-    assert capsys.readouterr().out == f"2 pages: {project / 'build' / 'report.pdf'}\n"
-    assert list_files(project / "build") == ["report.pdf"]

@@ -15,7 +15,7 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
 
     On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
     in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
-    become nan. `health_actions.models.conv3d.Conv3d` avoids that.
+    become nan. `health_actions.models.speedups` avoids that.
     """
     if precision != "auto":
         return precision
