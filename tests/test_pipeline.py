@@ -140,13 +140,12 @@ def test_reports_name_no_folder_of_this_machine(small_project):
             assert str(folder).encode() not in content, name
 
 
-def test_dvc_shows_metrics_and_plots(small_project):
+def test_dvc_shows_metrics_and_plots(small_project, tmp_path):
     assert "cnn_lstm_custom" in run(small_project, "dvc", "metrics", "show")
-    output = run(small_project, "dvc", "plots", "show", "--json")
+    output = run(small_project, "dvc", "plots", "show", "--json", "-o", str(tmp_path))
+    for text in ("efficientnet_lite0", "squeezenet", "falling_down", "step_2_left"):
+        assert text in output
     assert "could not find" not in output
-    for file in ("architectures", "networks", "learning_curves", "answers"):
-        assert f"21_report/{file}.csv" in output
-    (small_project / "dvc_plots").exists() and shutil.rmtree(small_project / "dvc_plots")
 
 
 def test_nothing_runs_a_second_time_and_a_changed_value_reruns_the_stages_that_take_it(copy):

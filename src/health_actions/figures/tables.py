@@ -45,6 +45,9 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
         shown[name] = ["-" if pd.isna(p) else format_p(p, "") for p in shown[name]]
     for name in VALUES.keys() & set(shown):
         shown[name] = shown[name].replace(VALUES[name])
+    for name, values in shown.select_dtypes("float").items():  # learning rates would be 0.000
+        if values.abs().between(0, 10.0**-digits, inclusive="neither").any():
+            shown[name] = ["-" if pd.isna(value) else f"{value:g}" for value in values]
     whole = [name for name, values in shown.select_dtypes("float").items()
              if values.max() > 1 and (values.dropna() % 1 == 0).all()]
     shown = shown.astype(dict.fromkeys(whole, "Int64"))

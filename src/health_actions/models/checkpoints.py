@@ -91,7 +91,7 @@ def read_folder(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         if missing or "name" not in card["architecture"]:
             raise ValueError(f"its card lacks {', '.join(missing) or 'the name of its architecture'}")
         return card, load_file(folder / "weights.safetensors")
-    except (ValueError, TypeError, SafetensorError) as error:
+    except (ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{folder} is no usable model folder: {take_first_line(error)}") from None
 
 
