@@ -180,6 +180,7 @@ def test_everything_again_gives_the_same_bytes_on_two_cores_as_on_one(copy):
 
 @pytest.mark.slow
 def test_an_experiment_runs_with_another_value_and_shows_it(copy):
+    shutil.copy(ROOT / ".gitignore", copy)
     for command in ("init -q", "config user.email a@b.c", "config user.name a", "add -A", "commit -qm one"):
         run(copy, "git", *command.split())
     run(copy, "dvc", "config", "core.no_scm", "false")

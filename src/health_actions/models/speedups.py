@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from health_actions.models.shufflenetv2 import ChannelShuffle
 
-FEW_POINTWISE = 100  # the same for kernels of 1 x 1 x 1 in bfloat16; in float32 always
 FEW = 40  # positions (frames x height x width) of a map up to which a matrix product is faster than a convolution
+FEW_POINTWISE = 100  # the same for kernels of 1 x 1 x 1 in bfloat16; in float32 a matrix product is always faster
 
 
 def speed_up(network: nn.Module, frames: int, size: int) -> nn.Module:
@@ -102,9 +102,11 @@ class FastConv3d(nn.Conv3d):
             return result if self.bias is None else result + self.bias.to(dtype).view(-1, 1, 1, 1)
         weight, groups = self.weight[:, :, *taps], self.groups
         if self.in_channels <= 4 and self.kernel_size[2] > 4 and dtype == torch.bfloat16 and not maps.requires_grad:
+            # A first layer of few channels: what the kernel sees along the width becomes channels.
             clips = functional.pad(maps.movedim(1, -1), (0, 0, paddings[2], paddings[2]))
-            clips = clips.unfold(3, weight.shape[4], self.stride[2]).transpose(-1, -2).flatten(-2).movedim(-1, 1).contiguous(memory_format=torch.channels_last_3d)
-            weight = weight.permute(0, 4, 1, 2, 3).flatten(1, 2).unsqueeze(-1).contiguous(memory_format=torch.channels_last_3d)
+            clips = clips.unfold(3, weight.shape[4], self.stride[2]).transpose(-1, -2).flatten(-2).movedim(-1, 1)
+            weight = weight.permute(0, 4, 1, 2, 3).flatten(1, 2).unsqueeze(-1)
+            clips, weight = (each.contiguous(memory_format=torch.channels_last_3d) for each in (clips, weight))
             return functional.conv3d(clips, weight, self.bias, (*self.stride[:2], 1), (*paddings[:2], 0))
         if groups > 1 and groups % 2 == 0 and weight.shape[1] < 8:
             weight, groups = _join_groups(weight, groups), groups // 2
