@@ -71,6 +71,7 @@ def replace(file: Path, text: str) -> None:
 
 
 def test_verify_prints_nothing_where_every_result_follows_from_the_files_at_hand(project, request):
+    replace(project / "params.yaml", FILES["params.yaml"].replace("unused: 1", "unused: 2"))
     for folder in (project, request.getfixturevalue("clone")):
         done = make(folder, "verify")
         assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
@@ -89,15 +90,7 @@ def test_verify_names_what_no_longer_holds_in_a_fresh_clone(clone, file, text, n
 
 
 @pytest.mark.slow
-def test_verify_takes_no_offence_at_a_value_that_no_stage_takes_and_finds_an_altered_clip(project):
-    replace(project / "params.yaml", "rate: 1\nunused: 2\n")
-    assert make(project, "verify").returncode == 0
-    replace(project / "data" / "clip.txt", "other")
-    assert "frames" in make(project, "verify").stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_repro_ends_as_if_dvc_had_not_been_killed_while_it_wrote_its_files(project, share):
     lock, locks = project / "dvc.lock", project / ".dvc" / "tmp" / "rwlock"
     whole = lock.read_bytes()

@@ -25,7 +25,8 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_temporary_one(tmp_path,
 
 
 def test_a_failed_write_names_the_file_that_was_meant(tmp_path):
-    with pytest.raises(OSError, match=r"could not write .*table\.csv: No such file"), atomic_write(tmp_path / "table.csv"):
+    message = r"could not write .*table\.csv: No such file"
+    with pytest.raises(OSError, match=message), atomic_write(tmp_path / "table.csv"):
         pass  # nothing was written, so there is nothing to rename
 
 
