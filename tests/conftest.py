@@ -77,6 +77,13 @@ def list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
+@pytest.fixture(autouse=True)
+def keep_denormals():
+    """Training flushes denormal numbers to zero; scipy's trees, which other tests use, never end with that."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Tiny tensors are faster on one thread, and sums are the same on every machine."""
