@@ -26,7 +26,7 @@ FILES = {"data/clip.txt": "clip", "src/tool.py": "x = 1\n", "params.yaml": "rate
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(project.parent),
         "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": str(project.parent / "gitconfig")}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=200)

@@ -9,14 +9,7 @@ BASE = "published"  # the papers' values; another profile lists what differs
 
 
 def read_params(root: Path) -> dict:
-    """All parameters of the profile in use.
-
-    Args:
-        root: of the project.
-
-    Returns:
-        profile, machine, and for each study ("handwash", "ntu") its classes, models and sections (frames, training
-        and so on).
+    """All parameters of the profile in use: profile, machine, and for each study its classes, models and sections.
 
     Raises:
         FileNotFoundError, ValueError: when params.yaml is missing, unreadable or has no such profile.
@@ -28,15 +21,14 @@ def read_params(root: Path) -> dict:
 
 
 def read_stage(root: Path, stage: str) -> tuple[dict, str]:
-    """What the `params:` of a stage in dvc.yaml stand for, and the executed notebook among its `outs:`.
+    """What the `params:` of a stage in dvc.yaml stand for, and the path of the executed notebook among its `outs:`.
 
     Args:
         root: of the project.
-        stage: as dvc calls it; a stage with a matrix (of one key) is `name@value`.
+        stage: as dvc calls it: `name`, or `name@value` where it has a matrix (of one key).
 
     Returns:
-        Section or value -> its content, without names of profiles and studies: `${profile}.ntu.training` is "training";
-        and the notebook's path from the root.
+        Section or value, without profile and study ("training" for `${profile}.ntu.training`) -> content; the path.
 
     Raises:
         FileNotFoundError, ValueError: when a file is missing or unreadable, or has no such stage or parameter.
@@ -50,7 +42,7 @@ def read_stage(root: Path, stage: str) -> tuple[dict, str]:
     def fill(text: str) -> str:
         return re.sub(r"\$\{([\w.]+)\}", lambda found: str(pick(values, found[1])), text)
 
-    sections, outs = {}, [fill(out if isinstance(out, str) else next(iter(out))) for out in entry.get("outs", [])]
+    sections = {}
     for key in map(fill, entry.get("params", [])):
         value, path = pick(values, key), key.split(".")
         while len(path) > 1 and path[0] in prefixes:
@@ -58,6 +50,7 @@ def read_stage(root: Path, stage: str) -> tuple[dict, str]:
         for part in reversed(path):
             value = {part: value}
         sections = overlay(sections, value)
+    outs = [fill(out if isinstance(out, str) else next(iter(out))) for out in entry.get("outs", [])]
     output = next((path for path in outs if path.endswith(".ipynb")), None)
     if output is None:
         raise ValueError(f"dvc.yaml: stage {name} has no executed notebook (.ipynb) among its outs; add it")

@@ -59,10 +59,14 @@ def run_notebook(notebook: Path, output: Path, parameters: dict, *, stage: str) 
     """
     root = find_root()
     log = root / "logs" / f"{stage}.log"
-    partial = log.with_suffix(".ipynb")
+    partial, lock = log.with_suffix(".ipynb"), filelock.FileLock(log.with_suffix(".lock"))
     log.parent.mkdir(exist_ok=True)
-    # A pipeline that was killed may have left its stage behind, still writing the same files.
-    with hold(filelock.FileLock(log.with_suffix(".lock")), notebook.name):
+    try:  # a pipeline that was killed may have left its stage behind, still writing the same files
+        held = lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{notebook.name} is being run by another process; waiting for its end", file=sys.stderr, flush=True)
+        held = lock.acquire()
+    with held:
         log.write_text("", encoding="utf-8")
         os.environ.update(ENVIRONMENT | {LOG_VARIABLE: str(log), "MATPLOTLIBRC": str(root / "matplotlibrc")})
         try:
@@ -86,14 +90,10 @@ def run_notebook(notebook: Path, output: Path, parameters: dict, *, stage: str) 
 
 
 def clean(notebook: nbformat.NotebookNode, item: str = "") -> tuple[nbformat.NotebookNode, list[str]]:
-    """Take out what differs between two runs or machines; give pictures a text and the notebook a title.
-
-    Args:
-        notebook: executed; changed in place.
-        item: of the stage's matrix, for the title.
+    """Take out of an executed notebook what differs between runs or machines; add a title and pictures' texts.
 
     Returns:
-        The notebook, and what was written to stderr: warnings name folders of this machine.
+        The notebook, changed in place, and what was written to stderr: warnings name folders of this machine.
     """
     warnings, heading = [], ""
     for name in ("papermill", "language_info"):
@@ -117,20 +117,6 @@ def clean(notebook: nbformat.NotebookNode, item: str = "") -> tuple[nbformat.Not
             for kind in {"image/png", "image/jpeg"} & set(data):
                 output.metadata[kind] = {**output.metadata.get(kind, {}), "alt": heading}
     return notebook, warnings
-
-
-@contextmanager
-def hold(lock: filelock.FileLock, name: str):
-    """Hold a lock; says so where another process has it and this one waits."""
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{name} is being run by another process; waiting for its end", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

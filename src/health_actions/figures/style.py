@@ -72,8 +72,13 @@ def plot_intervals(table: pd.DataFrame, row: str, panels: dict[str, dict[str, st
 
 def plot_facets(table: pd.DataFrame, **options) -> seaborn.FacetGrid:
     """`seaborn.relplot`, each panel with a scale that fits it."""
-    with pyplot.rc_context({"figure.constrained_layout.use": False}):  # seaborn lays out its own figures
+    # seaborn lays out its own figures. Not pyplot.rc_context: it would switch off the display of later figures.
+    layout = "figure.constrained_layout.use"
+    before, pyplot.rcParams[layout] = pyplot.rcParams[layout], False
+    try:
         return seaborn.relplot(table, facet_kws={"sharex": False, "sharey": False}, **options)
+    finally:
+        pyplot.rcParams[layout] = before
 
 
 def span_decades(values: pd.DataFrame) -> dict:

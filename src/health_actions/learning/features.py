@@ -51,7 +51,7 @@ def build_network(recipe: Recipe, classes: list[str], device: str = "cpu") -> nn
     """The recipe's network with the first weights of its seed, sped up on a CPU."""
     torch.manual_seed(recipe.seed)
     network = build_model(**describe_architecture(recipe, classes))
-    return speed_up(network, recipe.window, recipe.size) if device == "cpu" else network
+    return speed_up(network) if device == "cpu" else network
 
 
 def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], frames_folder: Path, cache: Path,

@@ -1,21 +1,19 @@
-"""How a model computes: in bfloat16 where that is fast, else in float32 (float16 on older GPUs); in kept memory."""
+"""How a model computes: in bfloat16 where that is fast, else in float32 (float16 on older GPUs), with kept memory."""
 
 import ctypes
-import functools
 import sys
 
 import torch
 from torch import nn
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
+
 
 def choose_precision(precision: str, device: str = "cpu", network: nn.Module | None = None) -> str:
-    """What "auto" means here: bfloat16 where the processor has instructions for it, else float32.
+    """What "auto" means: bfloat16 where the processor has instructions for it, else float32.
 
-    On a GPU that has none but fast float16 (Volta, Turing) it is that one, with scaled gradients.
-
-    On a CPU, a network with torch's own 3-D convolutions is trained in float32: torch 2.14 gives wrong weight gradients
-    in bfloat16 (from memory that nothing was written to) where a layer's input is one or two values long, and losses
-    become nan. `health_actions.models.speedups` avoids that.
+    A GPU with fast float16 alone (Volta, Turing) takes that, with scaled gradients. On a CPU, a network with torch's
+    own 3-D convolutions takes float32: their bfloat16 gradients are wrong in torch 2.14, see `models.speedups`.
     """
     if precision != "auto":
         return precision
@@ -29,31 +27,19 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def autocast(precision: str, device: str = "cpu"):
-    """Lightning's names of precisions, for code outside its trainer."""
+def autocast(precision: str, device: str = "cpu") -> torch.autocast:
+    """Fabric's names of precisions, for code that does not use it."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # names of glibc's malloc.h
-
-
-@functools.cache
-def keep_memory() -> bool:
-    """Let this process keep the memory that it frees, for what it computes next; returns whether it does.
-
-    Every step of a training asks for the same large blocks. Linux gives and takes each anew, page by page, which took a
-    third of a step; kept, the process takes about an eighth more memory. Elsewhere nothing changes.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library than glibc
-        return False
-    return bool(set_option(M_MMAP_MAX, 0) and set_option(M_TRIM_THRESHOLD, -1))
-
-
 def prepare_training() -> None:
-    """What makes every step faster: memory is kept, and numbers that all but vanish are zero."""
-    keep_memory()
-    torch.set_flush_denormal(True)  # gradients of that kind else take ten times as long
+    """Make each step faster: flush denormals to zero, and let the process keep the memory that it frees.
+
+    Every step asks for the same large blocks. Linux gives and takes each page by page, which took a third of a step;
+    kept, they take an eighth more memory. MALLOC_MMAP_MAX_=0 and MALLOC_TRIM_THRESHOLD_=-1 in the environment do the
+    same, but only for processes that start with them.
+    """
+    torch.set_flush_denormal(True)  # gradients of that kind take ten times as long
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, -1)

@@ -49,7 +49,7 @@ def load_model(folder: Path) -> tuple[nn.Module, dict]:
         model.load_state_dict(state)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{folder} is no usable model folder: {take_first_line(error)}") from None
-    return speed_up(model.eval(), architecture["frames"], architecture["size"]), card
+    return speed_up(model.eval()), card
 
 
 def find_released(folder: Path, name: str) -> Path:
