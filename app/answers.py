@@ -13,11 +13,11 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from app.charts import build_timeline, find_events, plot_timeline, show_attention, write_time
 from app.uploads import MAX_FILES, Upload
-from health_actions.analysis.recognition import NONE, Answer, Recogniser, build_timeline, find_events
+from health_actions.analysis.recognition import NONE, Answer, Recogniser
 from health_actions.analysis.saliency import compute_saliency
 from health_actions.data.video import TooLong, UnreadableVideo
-from health_actions.figures.timeline import plot_timeline, show_attention, write_time
 
 PACKAGE = Path(__file__).parent
 ROWS = 100  # at most, in a table of events

@@ -21,13 +21,6 @@ from app import page as app
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:gradio")
 WIDTHS = [1280, 390]
 SECONDS = 60  # that a slow machine may take for an answer
-HOSTILE = "<img src=x onerror=alert(1)>.mp4"
-
-
-def find_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,9 @@ def project(tmp_path_factory):
 @contextlib.contextmanager
 def start_page(project, place):
     """The page as `make app` starts it, with a folder for temporary files: its process and its address."""
-    port = find_port()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "--port", str(port)], cwd=project, env=os.environ | {"TMPDIR": str(place)},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -118,7 +113,7 @@ def test_clips_of_a_wash_are_named_and_missing_actions_shown(width, address, ope
     expect(tab.get_by_text("not a medical device")).to_be_visible()
     expect(tab.get_by_text("synthetic clips")).to_be_visible()
     expect(tab.get_by_text("nothing is sent anywhere")).to_be_visible()
-    hostile = tmp_path / HOSTILE
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.mp4"
     hostile.write_bytes(square_video.read_bytes())
     (tmp_path / "text.mp4").write_text("no video")
     hand_in(tab, clip, tmp_path / "text.mp4", hostile)

@@ -137,12 +137,3 @@ def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypat
     monkeypatch.setattr(sandbox, "COMMAND", (shutil.which("false"),))
     code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--json")
     assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder crashed"}
-
-
-def test_params_that_are_no_yaml_are_reported_in_one_line(call, project, monkeypatch, tmp_path):
-    shutil.copytree(project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    (tmp_path / "copy" / "params.yaml").write_text("profile: !!python/object/apply:os.system ['touch ran']\n")
-    done = CliRunner().invoke(app, ["train", "--arch", "cnn_lstm_custom", "--save-dir", "x"])
-    assert done.exit_code == 2 and done.stderr.startswith("error: params.yaml is not readable: line 1, column 10: ")
-    assert done.stderr.count("\n") == 1 and not (tmp_path / "copy" / "ran").exists()

@@ -16,12 +16,6 @@ def test_every_damaged_file_is_used_or_refused_with_a_reason(tmp_path):
     assert (summary["tried"] == summary["used"] + summary["refused"]).all()
 
 
-def test_the_same_seed_makes_the_same_files(tmp_path):
-    first, second = (damage.write_files(tmp_path / name, 28, seed=5) for name in ("a", "b"))
-    assert first == second
-    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in first)
-
-
 @pytest.mark.slow
 def test_a_file_that_is_not_treated_as_it_must_be_is_counted_as_lost(monkeypatch):
     monkeypatch.setattr(damage, "KINDS", {"whole": (damage.make_whole, True), "again": (damage.make_whole, False)})

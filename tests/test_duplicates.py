@@ -28,15 +28,9 @@ def test_a_signature_is_the_mean_grey_of_blocks(height, width, length, seed):
     assert compute_signature(np.full((length, height, width, 3), 77, np.uint8)) == pytest.approx(77)
 
 
-def test_the_signature_of_a_clip_is_that_of_its_frames(frames_folder, index):
-    clip = open_clip(frames_folder, index["clip"].iloc[0])
-    np.testing.assert_array_equal(compute_signature(clip), compute_signature(clip[:]))
-
-
-@pytest.fixture(scope="module")
-def doubled(tmp_path_factory):
+def test_copies_are_found_and_different_clips_are_not(tmp_path):
     """Clips and duplicates of them: copied, encoded again, scaled."""
-    folder, output = tmp_path_factory.mktemp("doubled"), tmp_path_factory.mktemp("frames")
+    folder = tmp_path / "clips"
     # A soft square: hard edges of small pictures change more by encoding than those of real ones.
     right, left = (np.stack([np.roll(frame, 3, 0) for frame in draw_square(step)]) for step in [(0, 2), (0, -2)])
     write_video(folder / "Step_1" / "a.mp4", right)
@@ -46,11 +40,7 @@ def doubled(tmp_path_factory):
     write_video(folder / "Step_1" / "scaled.mp4", right.repeat(2, axis=1).repeat(2, axis=2))
     write_video(folder / "Step_1" / "left.mp4", left)
     write_video(folder / "Step_1" / "brighter.mp4", draw_square(background=60))
-    return extract_signed(folder, output, CLASSES, 32)
-
-
-def test_copies_are_found_and_different_clips_are_not(doubled):
-    duplicates = find_duplicates(*doubled)
+    duplicates = find_duplicates(*extract_signed(folder, tmp_path / "frames", CLASSES, 32))
     same = ["Step_1/a", "Step_1/encoded", "Step_1/scaled", "Step_2_Left/copy"]
     assert set(zip(duplicates["clip"], duplicates["other"], strict=True)) == set(itertools.combinations(same, 2))
     identical = duplicates[duplicates["kind"] == "identical"]
@@ -124,14 +114,8 @@ def test_each_set_keeps_its_test_clip_before_others(drawn):
         assert order[row.given_split] == best[row.content]
 
 
-@pytest.fixture(scope="module")
-def real_frames(real_clips, tmp_path_factory):
-    output = tmp_path_factory.mktemp("real")
-    return extract_signed(real_clips, output, HANDWASH_CLASSES, 64)
-
-
 @pytest.mark.slow
-def test_the_real_clips_hold_62_distinct_ones(real_frames):
-    index, signatures = real_frames
+def test_the_real_clips_hold_62_distinct_ones(real_clips, tmp_path):
+    index, signatures = extract_signed(real_clips, tmp_path, HANDWASH_CLASSES, 64)
     assert (index["status"] == "ok").all() and len(index) == 69
     assert len(drop_duplicates(index, find_duplicates(index, signatures))) == 62

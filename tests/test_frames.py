@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import list_files, tell_numbers
+from conftest import tell_numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from health_actions.data.frames import Clip, decode_jpeg, name_folders, open_clip, read_index, unpack_clips
+from health_actions.data.frames import Clip, decode_jpeg, name_folders, open_clip
 
 
 def encode_picture(number: int) -> bytes:
@@ -80,50 +80,10 @@ def test_a_picture_that_claims_too_many_pixels_is_refused_before_it_is_decoded(t
 
 @pytest.mark.parametrize("name", ["../secret", "a/../../secret", "/etc/secret", "a\0b"])
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
-    rows = pd.DataFrame({"clip": [name], "class": ["step_1"], "status": ["ok"], "reason": [""]})
-    for read in (lambda: open_clip(tmp_path, name), lambda: unpack_clips(tmp_path, rows, tmp_path / "out")):
-        with pytest.raises(ValueError, match="leads out of") as caught:
-            read()
-        assert "\n" not in str(caught.value)
-
-
-# ---- Folders of pictures
-
-
-def make_rows(*clips) -> pd.DataFrame:
-    return pd.DataFrame({"clip": clips, "class": "headache", "status": "ok"})
-
-
-def test_clips_and_no_other_files_are_unpacked_under_the_names_of_the_published_code(tmp_path):
-    rows = make_rows("x/one", "two", "three")
-    rows.loc[2, "status"] = "left out"
-    foreign = {"../../evil.txt": b"x", f"{tmp_path}/evil.txt": b"x", "index.html": b"x"}
-    for name in ("x/one", "two"):
-        write_archive(tmp_path / "frames" / f"{name}.zip", count=2, **foreign)
-    assert unpack_clips(tmp_path / "frames", rows, tmp_path / "out") == 2
-    names = ["image_00001.jpg", "image_00002.jpg", "n_frames"]
-    assert list_files(tmp_path)[2:] == [f"out/headache/{clip}/{name}" for clip in ("one", "two") for name in names]
-    assert (tmp_path / "out" / "headache" / "one" / "n_frames").read_text() == "2"
-    assert (tmp_path / "out" / "headache" / "two" / "image_00002.jpg").read_bytes() == encode_picture(1)
-
-
-def test_unpacking_keeps_what_is_complete_and_completes_the_rest(tmp_path):
-    write_archive(tmp_path / "one.zip", count=2)
-    unpack_clips(tmp_path, make_rows("one"), tmp_path / "out")
-    folder = tmp_path / "out" / "headache" / "one"
-    (folder / "image_00001.jpg").unlink()
-    unpack_clips(tmp_path, make_rows("one"), tmp_path / "out")
-    assert not (folder / "image_00001.jpg").exists()
-    (folder / "n_frames").unlink()  # it is written last
-    unpack_clips(tmp_path, make_rows("one"), tmp_path / "out")
-    assert (folder / "image_00001.jpg").exists() and (folder / "n_frames").exists()
+    with pytest.raises(ValueError, match="^[^\n]*leads out of[^\n]*$"):
+        open_clip(tmp_path, name)
 
 
 def test_folders_have_the_last_part_of_a_name_unless_two_share_it():
-    assert name_folders(make_rows("a/one", "b/one", "b/two")) == {"a/one": "a_one", "b/one": "b_one", "b/two": "two"}
-
-
-def test_an_index_is_read_with_its_texts(tmp_path):
-    pd.DataFrame({"clip": ["1"], "recording": ["001"], "reason": [""], "frames": [3]}).to_csv(tmp_path / "index.csv")
-    row = read_index(tmp_path).iloc[0]
-    assert (row["clip"], row["recording"], row["reason"], row["frames"]) == ("1", "001", "", 3)
+    clips = pd.DataFrame({"clip": ["a/one", "b/one", "b/two"]})
+    assert name_folders(clips) == {"a/one": "a_one", "b/one": "b_one", "b/two": "two"}

@@ -34,12 +34,6 @@ def test_only_steps_that_grow_faster_than_n_log_n_and_take_long_are_faults(growi
     assert len(faults) == found and all("some step: from 1,000 to 10,000 clips" in fault for fault in faults)
 
 
-def test_too_much_memory_is_one_fault_a_size():
-    steps = pd.concat([make_table(lambda clips: 1, megabytes=3000, step=step) for step in ("one", "two")])
-    assert growth.find_faults(steps) == ["one: 3,000 MB at 1,000 clips, at most 2,048 MB",
-                                         "one: 3,000 MB at 10,000 clips, at most 2,048 MB"]
-
-
 @pytest.mark.parametrize(("growing", "lost", "code"), [
     (lambda clips: clips / 1000, 0, 0), (lambda clips: clips**2 / 1e6, 0, 1), (lambda clips: clips / 1000, 3, 1)])
 def test_a_fault_or_a_lost_clip_is_an_exit_code(growing, lost, code, monkeypatch):

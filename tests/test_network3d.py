@@ -16,19 +16,6 @@ def draw_clips() -> torch.Tensor:
     return torch.rand((2, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
 
 
-def copy_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def find_changed_parts(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
-    return {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-
-
-def take_step(model: nn.Module) -> None:
-    functional.cross_entropy(model(draw_clips()), torch.tensor([0, 1])).backward()
-    torch.optim.SGD([weights for weights in model.parameters() if weights.requires_grad], 0.1).step()
-
-
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_have_the_published_parameters_and_take_any_clip(name):
     with torch.device("meta"):
@@ -51,16 +38,6 @@ def test_every_weight_is_trained(name):
         assert parameter.grad.isfinite().all() and (parameter.grad.any() or parameter_name.endswith("bias"))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_only_shortcut_b_has_weights(name, shortcut):
-    with torch.device("meta"):
-        model, default = build_model(name, **SMALL, shortcut=shortcut), build_model(name, **SMALL).state_dict()
-        assert model(torch.empty(2, 3, 8, 32, 32)).shape == (2, 3)
-    assert any("downsample" in key for key in model.state_dict()) == (shortcut == "B")
-    assert (model.state_dict().keys() == default.keys()) == (shortcut == {"resnet18": "A", "resnet50": "B"}[name])
-
-
 @pytest.mark.parametrize(("inputs", "outputs", "stride"), [(4, 4, 1), (4, 8, 1), (4, 8, 2)])
 def test_shortcut_a_takes_every_other_value_and_adds_empty_channels(inputs, outputs, stride):
     block = BasicBlock(inputs, outputs, outputs, stride, 1, "A").eval()
@@ -73,24 +50,16 @@ def test_shortcut_a_takes_every_other_value_and_adds_empty_channels(inputs, outp
     assert maps.grad[:, :, ::stride, ::stride, ::stride].all()  # gradients pass, which the published code stopped
 
 
-def test_unknown_shortcuts_widths_and_weights_are_refused():
-    with pytest.raises(FileNotFoundError, match="no weights at /.*/kinetics: expected a released checkpoint"):
-        build_model("resnet18", **SMALL, pretrained="kinetics")
-    with pytest.raises(ValueError, match="resnet18: shortcut must be 'A' or 'B', found 'C'"):
-        build_model("resnet18", **SMALL, shortcut="C")
-    with pytest.raises(ValueError, match="shufflenetv2: width_mult must be one of .*1.5, 2.0.*found 3"):
-        build_model("shufflenetv2", **SMALL, width_mult=3)
-    with pytest.raises(ValueError, match="mobilenetv2: width_mult must be at least 0.0625"):
-        build_model("mobilenetv2", **SMALL, width_mult=0.01)
-
-
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv2", "shufflenetv2", "squeezenet"])
 def test_last_layer_only_trains_the_head_alone(name):
+    torch.manual_seed(0)
     model = build_model(name, **SMALL, last_layer_only=True).train()
-    before = copy_state(model)
-    take_step(model)
-    take_step(model)
-    assert find_changed_parts(model, before) == {model.head} and model.get_submodule(model.head).training
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for _ in range(2):
+        functional.cross_entropy(model(draw_clips()), torch.tensor([0, 1])).backward()
+        torch.optim.SGD([weights for weights in model.parameters() if weights.requires_grad], 0.1).step()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {model.head} and model.get_submodule(model.head).training
 
 
 @pytest.mark.parametrize(("name", "classes"), [("squeezenet", 5), ("squeezenet", 3), ("shufflenetv2", 5)])
@@ -103,8 +72,5 @@ def test_a_model_folder_gives_everything_but_the_head(name, classes, tmp_path):
     assert all(torch.equal(own[key], stored[key]) for key in own if not key.startswith(model.head))
     head = next(key for key in own if key.startswith(model.head))
     assert len(own[head]) == 3 and not torch.equal(own[head], stored[head])  # a new one for equally many classes, too
-    before = copy_state(model.train())
-    take_step(model)
-    assert find_changed_parts(model, before) == {key.split(".")[0] for key in before}, "every part learns"
     with pytest.raises(ValueError, match=f"another architecture; the checkpoint says it is '{name}'"):
         build_model("resnet18", **SMALL, pretrained=str(tmp_path / "model"))

@@ -1,9 +1,8 @@
-import os
 
 import pytest
 from conftest import list_files
 
-from health_actions.paths import at_root, atomic_write, find_root, write_text
+from health_actions.paths import at_root, atomic_write, find_root
 
 
 def test_a_file_is_written_under_its_name_when_the_block_ends(tmp_path):
@@ -30,12 +29,6 @@ def test_a_failed_write_names_the_file_that_was_meant(tmp_path):
         pass  # nothing was written, so there is nothing to rename
 
 
-def test_write_text_replaces_a_file(tmp_path):
-    for text in ("one\n", "zw\u00f6lf\n"):
-        write_text(tmp_path / "a" / "text.txt", text)
-        assert (tmp_path / "a" / "text.txt").read_text(encoding="utf-8") == text
-
-
 def test_the_root_is_found_from_any_folder_inside(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").touch()
     inner = tmp_path / "notebooks" / "deep"
@@ -49,9 +42,3 @@ def test_the_root_is_found_from_any_folder_inside(tmp_path, monkeypatch):
 def test_no_root_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
         find_root(tmp_path)
-
-
-def test_two_processes_write_to_two_temporary_files(tmp_path):
-    with atomic_write(tmp_path / "a.csv") as temporary:
-        assert str(os.getpid()) in temporary.name
-        temporary.touch()

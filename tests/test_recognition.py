@@ -8,7 +8,8 @@ import pytest
 from conftest import CLASSES, draw_numbers, draw_square, write_video
 from random_models import save_random_model
 
-from health_actions.analysis.recognition import NONE, Answer, Recogniser, build_timeline, find_events, view_window
+from app.charts import build_timeline, find_events
+from health_actions.analysis.recognition import NONE, Answer, Recogniser, view_window
 from health_actions.analysis.rejection import MahalanobisDetector
 from health_actions.analysis.studies import NotTrained, choose_model_folder, find_best, load_recogniser
 from health_actions.data.clips import find_clips
@@ -28,17 +29,12 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def whole_clips(data_folder, tmp_path_factory):
-    """All frames of `data_folder`, as study B stores them."""
-    output = tmp_path_factory.mktemp("whole")
-    extract_frames(data_folder, output, find_clips(data_folder, CLASSES), height=48, quality=95, workers=1)
-    return output
-
-
 @pytest.mark.parametrize("study", ["handwash", "ntu"])
-def test_a_video_gets_the_answer_of_the_studys_test(study, models, data_folder, frames_folder, whole_clips):
-    frames = frames_folder if study == "handwash" else whole_clips
+def test_a_video_gets_the_answer_of_the_studys_test(study, models, data_folder, frames_folder, tmp_path):
+    frames = frames_folder
+    if study == "ntu":  # this study stores all frames
+        frames = tmp_path / "whole"
+        extract_frames(data_folder, frames, find_clips(data_folder, CLASSES), height=48, quality=95, workers=1)
     model, card = load_model(models / study / "fold_1")
     clips = read_index(frames).assign(fold=1)
     expected = predict_clips(model, card, clips, frames_folder=frames)[CLASSES].to_numpy()
@@ -109,9 +105,6 @@ def test_events_are_stretches_of_the_same_action():
     assert find_events(build_timeline([], ["a", "b"]), ["a", "b"]).empty
 
 
-# ---- a study's models
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     """A project's folder with three folds of one network, two starts of another, and the note of the best."""
@@ -168,6 +161,7 @@ def refuse(call, words: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "words"), [
+    (None, "fold_1 is no usable model folder: ."),  # a card that is nested too deeply
     ({"architecture": {"pretrained": "/etc/passwd"}}, "its card asks for weights from elsewhere"),
     ({"architecture": {"name": "../../squeezenet"}}, "unknown model '../../squeezenet'"),
     ({"architecture": {"num_classes": 10**13}}, "no usable model folder"),
@@ -176,22 +170,13 @@ def refuse(call, words: str) -> None:
 def test_a_card_opens_no_other_file_and_what_it_lacks_is_reported(models, tmp_path, change, words):
     shutil.copytree(models / "ntu" / "fold_1", tmp_path / "fold_1")
     card = json.loads((tmp_path / "fold_1" / "card.json").read_text())
-    for key, value in change.items():
+    for key, value in (change or {}).items():
         card[key] = card[key] | value if value else value
-    (tmp_path / "fold_1" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "fold_1" / "card.json").write_text(json.dumps(card) if change else "[" * 100_000)
     refuse(lambda: Recogniser(tmp_path / "fold_1"), words)
 
 
-def test_a_card_that_is_nested_too_deeply_is_refused(models, tmp_path):
-    shutil.copytree(models / "ntu" / "fold_1", tmp_path / "fold_1")
-    (tmp_path / "fold_1" / "card.json").write_text("[" * 100_000)
-    refuse(lambda: Recogniser(tmp_path / "fold_1"), "fold_1 is no usable model folder: .")
-
-
-def test_a_fold_elsewhere_is_not_followed(models, tmp_path):
-    folder = tmp_path / "build" / "ntu" / "models" / "squeezenet"
-    shutil.copytree(models / "ntu" / "fold_1", folder / "fold_1")
-    card = json.loads((folder / "fold_1" / "card.json").read_text())
-    card["training"]["fold"] = "/../../elsewhere"
-    (folder / "fold_1" / "card.json").write_text(json.dumps(card))
+def test_a_fold_elsewhere_is_not_followed(tmp_path):
+    folder = tmp_path / "build" / "ntu" / "models" / "squeezenet" / "fold_1"
+    save_random_model(folder, "squeezenet", "ntu", fold="/../../elsewhere")
     refuse(lambda: choose_model_folder(tmp_path, "ntu", "squeezenet"), "'fold_/../../elsewhere' leads out of ")

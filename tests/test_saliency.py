@@ -1,23 +1,13 @@
 """Saliency of known models, the moving region of drawn clips, and what is computed from both."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from conftest import CLASSES, draw_square
+from conftest import draw_square
 from random_models import save_random_model
 from torch import nn
 
-from health_actions.analysis.saliency import (
-    compare_shares,
-    compute_saliency,
-    draw_clips,
-    explain_folds,
-    find_motion,
-    reset_weights,
-    share_in_motion,
-    summarise_shares,
-)
+from health_actions.analysis.saliency import compute_saliency, find_motion, reset_weights, share_in_motion
 from health_actions.models import build_model
 from health_actions.models.weights import load_model
 
@@ -114,70 +104,7 @@ def test_frozen_layers_keep_their_weights_and_all_others_are_drawn_anew():
 def test_weights_that_are_drawn_anew_take_effect_in_a_loaded_model(tmp_path):
     model, card = load_model(save_random_model(tmp_path / "fold_1", "squeezenet", "ntu"))
     clips = torch.rand(1, 3, 8, 32, 32)
-    before, after = model(clips), reset_weights(model, seed=3)(clips)
+    before, after = model(clips), reset_weights(model)(clips)
     plain = build_model(**card["architecture"]).eval()
     plain.load_state_dict(model.state_dict())
     assert not torch.allclose(before, after) and torch.allclose(after, plain(clips), atol=1e-5)
-
-
-def make_predictions(wrong: int, right: int) -> pd.DataFrame:
-    rows = [(f"clip_{number:02d}", 1 + number % 3, "a", "b" if number < wrong else "a")
-            for number in range(wrong + right)]
-    return pd.DataFrame(rows, columns=["clip", "fold", "class", "predicted"])
-
-
-def test_all_errors_are_drawn_and_the_rest_evenly():
-    predictions = make_predictions(3, 27)
-    drawn = draw_clips(predictions, 12)
-    assert len(drawn) == 12 and drawn.index.is_monotonic_increasing
-    is_right = drawn["class"] == drawn["predicted"]
-    assert (~is_right).sum() == 3 and (drawn[is_right]["fold"].value_counts() == 3).all()
-    pd.testing.assert_frame_equal(drawn, draw_clips(predictions, 12))
-    for wrong, right, expected in ((20, 10, 25), (0, 30, 10), (30, 0, 30), (2, 3, 5)):  # at least half are right
-        assert len(draw_clips(make_predictions(wrong, right), 10)) == expected
-
-
-def test_each_clip_is_explained_by_the_model_of_its_fold(tmp_path, frames_folder, splits):
-    testing = splits[splits["subset"] == "testing"].assign(predicted=CLASSES[1])
-    for fold in (1, 2):
-        save_random_model(tmp_path / f"fold_{fold}", "cnn_lstm_custom", "handwash", lstm_width=16, fold=fold, seed=fold)
-    clip = testing["clip"].iloc[0]
-    table, maps = explain_folds(tmp_path, testing, frames_folder=frames_folder, keep={clip})
-    assert list(table["clip"]) == list(testing["clip"]) and set(maps) == {clip}
-    assert table["right"].tolist() == (testing["class"] == CLASSES[1]).tolist()
-    shares = table[["share", "area", "untrained_share", "untrained_area"]]
-    assert ((shares > 0) & (shares < 1)).all(axis=None)
-    saliency, motion = maps[clip]
-    assert saliency.shape == motion.shape == (8, 32, 32)
-    assert share_in_motion(saliency, motion) == pytest.approx(tuple(table.loc[0, ["share", "area"]]), abs=1e-4)
-    again, _ = explain_folds(tmp_path, testing, frames_folder=frames_folder)
-    pd.testing.assert_frame_equal(table, again)
-
-
-def make_shares(rows) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["right", "share", "area", "untrained_share", "untrained_area"])
-
-
-def test_ratios_are_those_computed_by_hand():
-    table = make_shares([(True, 0.6, 0.3, 0.2, 0.2), (True, 0.2, 0.1, 0.4, 0.4), (True, np.nan, 0, np.nan, 0),
-                         (False, 0.1, 0.4, 0.1, 0.2)])
-    ratios = compare_shares(table).set_index(["model", "clips"])
-    first = ratios.loc[("trained", "right"), ["count", "share", "area", "ratio", "low", "high"]]
-    assert first.tolist() == pytest.approx([2, 0.4, 0.2, 2, 2, 2])
-    assert ratios.loc[("untrained", "right"), "ratio"] == pytest.approx(1)
-    assert ratios.loc[("trained", "wrong"), "ratio"] == pytest.approx(0.25)
-    assert ratios.loc[("trained", "wrong"), ["low", "high"]].isna().all()  # one clip
-    assert summarise_shares(compare_shares(table)).count("\n\n") == 3
-
-
-def test_an_interval_holds_the_ratio_and_is_the_same_each_time():
-    generator = np.random.default_rng(0)
-    area = generator.uniform(0.2, 0.4, 50)
-    table = make_shares({"right": True, "share": area * generator.uniform(1, 1.3, 50), "area": area,
-                         "untrained_share": area, "untrained_area": area})
-    ratios = compare_shares(table)
-    assert 1 < ratios["low"][0] < ratios["ratio"][0] < ratios["high"][0] < 1.3
-    assert ratios["count"].tolist() == [50, 0, 50, 0]
-    sentences = summarise_shares(ratios).split("\n\n")
-    assert len(sentences) == 2 and "above chance" in sentences[0] and "not different from chance" in sentences[1]
-    pd.testing.assert_frame_equal(ratios, compare_shares(table))

@@ -89,9 +89,6 @@ def test_a_bad_file_is_refused_with_its_reason_and_the_next_one_is_read(square_v
         assert len(encode(box, square_video)) == 40 and list_decoders() == {process}
     with pytest.raises(UnreadableVideo, match="cut off: "):
         list(sample_in_sandbox(tmp_path / "cut.mp4", **SAMPLING))
-
-
-def test_a_video_that_is_too_long_has_an_error_class(square_video):
     with pytest.raises(TooLong, match="too long: more than 1 seconds"):
         list(sample_in_sandbox(square_video, **SAMPLING | {"longest": 1}))
 
@@ -110,13 +107,6 @@ def test_what_a_decoder_does_ends_with_its_file(square_video, tmp_path, monkeypa
     assert not list_decoders() and not any(path.stat().st_size for path in tmp_path.glob("*.written"))
 
 
-def test_a_file_may_take_some_time_as_a_whole(square_video, monkeypatch, list_decoders):
-    monkeypatch.setattr(sandbox, "WORK", 0.0)
-    with Sandbox() as box:
-        assert "takes too long to decode" in find_reason(box, square_video)
-        assert not list_decoders()
-
-
 @pytest.mark.slow
 def test_time_that_the_caller_takes_does_not_count(square_video, monkeypatch):
     monkeypatch.setattr(sandbox, "PATIENCE", 2.0)
@@ -127,11 +117,13 @@ def test_time_that_the_caller_takes_does_not_count(square_video, monkeypatch):
         assert number == 39
 
 
-def test_a_decoder_that_does_not_start_is_an_unreadable_video(square_video, monkeypatch, list_decoders):
-    monkeypatch.setattr(sandbox, "COMMAND", ("sh", "-c", "exit 1", "sh"))
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("COMMAND", ("sh", "-c", "exit 1", "sh"), "its decoder crashed"), ("WORK", 0.0, "takes too long to decode")])
+def test_a_decoder_that_does_not_start_or_is_slow(square_video, monkeypatch, list_decoders, name, value, words):
+    monkeypatch.setattr(sandbox, name, value)
     with Sandbox() as box:
-        assert "damaged: its decoder crashed" in find_reason(box, square_video)
-    assert not list_decoders()
+        assert words in find_reason(box, square_video)
+        assert not list_decoders()
 
 
 @pytest.mark.slow

@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional
 
 from health_actions.data.transforms import (
-    ACTIVITYNET,
     AUGMENTATIONS,
     CORNERS,
     SCALES,
-    CentreCrop,
     MultiScaleCornerCrop,
     build_augmentation,
     build_input_transform,
@@ -30,31 +28,32 @@ def transform(change, clip: torch.Tensor, seed: int) -> torch.Tensor:
     return change(clip)
 
 
+def draw_from(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw_noise(width: int, height: int) -> torch.Tensor:
+    """A frame of noise: uint8 (3, height, width)."""
+    return torch.randint(256, (3, height, width), generator=draw_from(0)).to(torch.uint8)
+
+
 def draw_clip(frames=4, size=40) -> torch.Tensor:
     """The same noise in each frame."""
-    frame = torch.randint(30, 226, (3, size, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return frame.expand(frames, 3, size, size).clone()
+    return draw_noise(size, size).clip(30, 225).expand(frames, 3, size, size).clone()
 
 
-def test_frames_are_scaled_to_one_and_standardised_by_channel():
-    clip = torch.stack([torch.full((2, 2), value) for value in (0, 255, 51)]).to(torch.uint8)[None]
-    values = build_input_transform([0.0, 0.5, 0.2], [1.0, 0.25, 0.5])(clip)
+@pytest.mark.parametrize(("colour", "mean", "std", "expected"), [
+    ("rgb", [0.0, 0.5, 0.2], [1.0, 0.25, 0.5], [0, 2, 0]), ("bgr", [0.2, 0.5, 0.0], [1.0, 0.25, 0.5], [0, 2, 0]),
+    # The mean of red, green and blue, which the code that trained the Kinetics-600 weights subtracted from BGR frames.
+    ("bgr", [114.7748 / 255, 107.7354 / 255, 99.4750 / 255], [1 / 255] * 3, [51 - 114.7748, 255 - 107.7354, -99.4750])])
+def test_frames_are_scaled_to_one_and_standardised_by_channel(colour, mean, std, expected):
+    clip = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
+    values = build_input_transform(mean, std, colour)(clip)
     assert values.dtype == torch.float32 and values.shape == clip.shape
-    torch.testing.assert_close(values[0, :, 0, 0], torch.tensor([0.0, 2.0, 0.0]))
+    torch.testing.assert_close(values[0, :, 0, 0], torch.tensor(expected, dtype=torch.float32), rtol=0, atol=1e-4)
 
 
-def test_bgr_reverses_the_channels_and_keeps_mean_and_deviation():
-    clip = draw_clip()
-    mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
-    expected = build_input_transform(mean, std)(clip[:, [2, 1, 0]])
-    assert torch.equal(build_input_transform(mean, std, "bgr")(clip), expected)
-    assert not torch.equal(build_input_transform(mean, std)(clip), expected)
-    pixel = torch.tensor([200, 100, 30], dtype=torch.uint8).reshape(1, 3, 1, 1)  # red, green, blue
-    values = build_input_transform(*ACTIVITYNET, "bgr")(pixel).flatten()  # of the Kinetics-600 weights
-    torch.testing.assert_close(values, torch.tensor([30 - 114.7748, 100 - 107.7354, 200 - 99.4750]), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
+@pytest.mark.parametrize("name", list(AUGMENTATIONS)[1:])
 @pytest.mark.parametrize("seed", range(5))
 def test_augmentations_change_every_frame_of_a_clip_in_the_same_way(name, seed):
     clip = draw_clip()
@@ -65,31 +64,17 @@ def test_augmentations_change_every_frame_of_a_clip_in_the_same_way(name, seed):
     assert torch.equal(clip, draw_clip())  # the clip itself is kept
 
 
-def draw_bar() -> torch.Tensor:
-    """Three frames of 40 pixels: a white bar in columns 18 to 21 on grey."""
-    clip = torch.full((3, 3, 40, 40), 100, dtype=torch.uint8)
-    clip[..., 18:22] = 255
-    return clip
-
-
 def test_translation_moves_a_bar_sideways_by_up_to_a_fifth_and_fills_with_black():
-    moves = set()
+    bar, moves = torch.full((3, 3, 40, 40), 100, dtype=torch.uint8), set()
+    bar[..., 18:22] = 255
     for seed in range(60):
-        changed = transform(build_augmentation("translation"), draw_bar(), seed)
+        changed = transform(build_augmentation("translation"), bar, seed)
         move = int((changed[0, 0, 0] == 255).nonzero()[0]) - 18
         expected = torch.zeros(3, 3, 40, 40, dtype=torch.uint8)
-        expected[..., max(0, move):40 + min(0, move)] = draw_bar()[..., max(0, -move):40 + min(0, -move)]
+        expected[..., max(0, move):40 + min(0, move)] = bar[..., max(0, -move):40 + min(0, -move)]
         assert torch.equal(changed, expected)
         moves.add(move)
     assert min(moves) == -8 and max(moves) == 8
-
-
-def test_contrast_keeps_the_mean_and_changes_the_spread_by_up_to_a_half_either_way():
-    change, clip = build_augmentation("contrast"), draw_clip(1)
-    changed = [transform(change, clip, seed).float() for seed in range(40)]
-    factors = [float(one.std() / clip.float().std()) for one in changed]
-    assert 0.45 < min(factors) < 0.65 and 1.3 < max(factors) < 1.55
-    assert all((one.mean() - clip.float().mean()).abs() < 8 for one in changed)
 
 
 def test_a_mirrored_clip_is_flipped_and_shows_the_other_hand():
@@ -109,18 +94,9 @@ def published() -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def draw_from(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def draw_starts(length: int, window: int, stride: int, draws: int = 2000) -> set[int]:
     generator = draw_from(0)
     return {int(place_frames(length, window, stride, "random", generator)[0]) for _ in range(draws)}
-
-
-def draw_noise(width: int, height: int) -> torch.Tensor:
-    """A frame of noise: uint8 (3, height, width)."""
-    return torch.randint(256, (3, height, width), generator=draw_from(0)).to(torch.uint8)
 
 
 # Study B: crops
@@ -145,7 +121,7 @@ def test_training_boxes_are_those_of_the_published_code(width, height, scale, co
 def test_test_crops_are_those_of_the_published_code(frame, scaled, box):
     frame, (left, top, right, bottom) = draw_noise(*frame), box
     scaled = functional.resize(frame, scaled[::-1])
-    assert torch.equal(CentreCrop(112)(frame), scaled[..., top:bottom, left:right])
+    assert torch.equal(build_spatial("corner", 112)[1](frame), scaled[..., top:bottom, left:right])
 
 
 def test_all_that_the_published_code_selects_is_selected(published):
@@ -180,6 +156,13 @@ def test_a_training_box_is_a_square_inside_the_picture(width, height, scale, cor
     (lambda: build_augmentation("translate"), "'translate'; known: none, translation, contrast, mirror"),
     (lambda: build_spatial("centre", 32), "the crop squash or corner .* found crop 'centre'"),
     (lambda: build_spatial("corner", 32, flip=1.5), "interval"),
+    (lambda: place_frames(0, 16, 2), "numbers of 1 or more, found length 0, window 16, stride 2"),
+    (lambda: place_frames(30, 0, 2), "found length 30, window 0"),
+    (lambda: place_frames(30, 16, 0), "stride 0"),
+    (lambda: place_frames(30, 16, 2, "end"), "one of random, centre, begin .* found 'end'"),
+    (lambda: place_frames(30, 16, 2, "random"), "random needs a generator"),
+    (lambda: spread_frames(30, 16, 2, 0), "found count 0"),
+    (lambda: spread_frames(-1, 16, 2, 3), "length -1"),
 ])
 def test_an_impossible_transform_is_an_error_that_says_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
@@ -187,12 +170,11 @@ def test_an_impossible_transform_is_an_error_that_says_what_was_expected(call, m
 
 
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 40), st.sampled_from([torch.uint8, torch.float32]),
-       st.integers(0, 2**31), st.sampled_from(["squash", "corner"]))
-def test_presets_give_squares_of_the_same_dtype_and_range_and_treat_all_frames_alike(width, height, size, dtype, seed,
-                                                                                     crop):
+       st.integers(0, 2**31))
+def test_presets_give_squares_of_the_same_dtype_and_range_and_treat_all_frames_alike(width, height, size, dtype, seed):
     frame = torch.randint(60, 200, (3, height, width), generator=draw_from(seed)).to(dtype)
     clip = frame.expand(4, 3, height, width).clone()
-    for change in build_spatial(crop, size):
+    for change in (*build_spatial("squash", size), *build_spatial("corner", size)):
         result = transform(change, clip, seed)
         assert result.shape == (4, 3, size, size) and result.dtype == dtype
         assert torch.equal(result, result[:1].expand_as(result))
@@ -200,12 +182,10 @@ def test_presets_give_squares_of_the_same_dtype_and_range_and_treat_all_frames_a
         assert torch.equal(clip, frame.expand_as(clip))  # the clip itself is kept
 
 
-@given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 40))
-def test_squash_scales_the_whole_frame_without_a_draw(width, height, size):
-    frame = draw_noise(width, height)
-    expected = functional.resize(frame, [size, size], functional.InterpolationMode.BILINEAR, antialias=True)
-    training, test = build_spatial("squash", size)
-    assert torch.equal(training(frame), expected) and torch.equal(test(frame), expected)
+def test_squash_scales_the_whole_frame_without_a_draw():
+    frame = draw_noise(60, 40)
+    expected = functional.resize(frame, [32, 32], functional.InterpolationMode.BILINEAR, antialias=True)
+    assert all(torch.equal(change(frame), expected) for change in build_spatial("squash", 32))
 
 
 def test_every_scale_and_corner_is_drawn():
@@ -216,30 +196,12 @@ def test_every_scale_and_corner_is_drawn():
     assert all(params["box"] == corner_box(427, 240, params["scale"], params["corner"]) for params in drawn)
 
 
-@given(st.integers(8, 60), st.integers(8, 60), st.integers(2, 40), st.sampled_from(SCALES), st.integers(0, 2**31))
-def test_mirroring_last_shows_what_mirroring_first_does(width, height, size, scale, seed):
-    """Every place has another on the other side that is drawn as often."""
-    clip = torch.randint(256, (2, 3, height, width), generator=draw_from(seed)).to(torch.uint8)
-    crop, other_side = MultiScaleCornerCrop(size), {"tl": "tr", "tr": "tl", "bl": "br", "br": "bl", "c": "c"}
-    assert sorted(other_side) == sorted(CORNERS)
-    for corner, other in other_side.items():
-        left, top, right, bottom = corner_box(width, height, scale, corner)
-        first, last = (crop.transform(given, {"box": box}).short() for given, box in (
-            (clip.flip(-1), (width - right, top, width - left, bottom)), (clip, (left, top, right, bottom))))
-        assert (first - last.flip(-1)).abs().max() <= 1
-        left_of_other = corner_box(width, height, scale, other)[0]
-        assert abs(left_of_other - (width - right)) <= 1, "in the middle, half a pixel goes to one side"
-
-
 # Study B: frames
 
 
 @pytest.mark.parametrize("how, length, numbers", [
-    ("centre", 83, range(25, 57, 2)),
-    ("centre", 31, range(0, 32, 2)),
-    ("begin", 83, range(0, 32, 2)),
-    ("begin", 5, [0, 2, 4, 1, 3, 0, 2, 4, 1, 3, 0, 2, 4, 1, 3, 0]),
-])
+    ("centre", 83, range(25, 57, 2)), ("centre", 31, range(0, 32, 2)), ("begin", 83, range(0, 32, 2)),
+    ("begin", 5, [0, 2, 4, 1, 3, 0, 2, 4, 1, 3, 0, 2, 4, 1, 3, 0])])
 def test_windows_are_those_of_the_published_code(how, length, numbers):
     assert place_frames(length, 16, 2, how).tolist() == list(numbers)
 
@@ -276,20 +238,6 @@ def test_spread_windows_cover_the_clip_evenly(length, window, stride, count):
         steps = frames[:, 0].diff()
         assert steps.min() >= 0 and steps.max() - steps.min() <= 1
         assert (frames.diff(dim=1) == stride).all()
-
-
-@pytest.mark.parametrize("call, message", [
-    (lambda: place_frames(0, 16, 2), "numbers of 1 or more, found length 0, window 16, stride 2"),
-    (lambda: place_frames(30, 0, 2), "found length 30, window 0"),
-    (lambda: place_frames(30, 16, 0), "stride 0"),
-    (lambda: place_frames(30, 16, 2, "end"), "one of random, centre, begin .* found 'end'"),
-    (lambda: place_frames(30, 16, 2, "random"), "random needs a generator"),
-    (lambda: spread_frames(30, 16, 2, 0), "count 0"),
-    (lambda: spread_frames(-1, 16, 2, 3), "length -1"),
-])
-def test_an_impossible_window_is_an_error_that_says_what_was_found(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 @given(st.integers(40, 90), st.integers(20, 40), st.integers(0, 50))

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import av
 import httpx
@@ -21,8 +22,7 @@ from random_models import make_project
 from app import page as app
 from app.answers import check_wash, watch_patient
 from app.uploads import MAX_BYTES, MAX_FILES, Upload, read_upload
-from health_actions.analysis import recognition
-from health_actions.analysis.recognition import NONE
+from health_actions.analysis.recognition import NONE, Recogniser
 from health_actions.analysis.rejection import MahalanobisDetector
 from health_actions.analysis.studies import load_recogniser
 from health_actions.data.video import TooLong, sample_frames
@@ -47,7 +47,7 @@ def place(tmp_path_factory):
         yield folder
 
 
-def load(project: Path, study: str) -> recognition.Recogniser:
+def load(project: Path, study: str) -> Recogniser:
     """A study's model, as the page uses it."""
     recogniser = load_recogniser(project, study)
     recogniser.read = read_upload
@@ -112,18 +112,8 @@ def test_a_name_is_only_shown(wash, square_video, tmp_path, monkeypatch):
     assert {element["src"][:11] for element in elements if "src" in element.attrs} == {"data:image/"}
     assert list_files(tmp_path) == sorted(f"in/{name}" for name in NAMES)
 
+
 # ---- contents
-
-def write_mp4(path: Path, *, size=(96, 64), frames=40, rate=30, codec="libx264", form="mp4") -> Path:
-    with av.open(str(path), "w", format=form) as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        picture = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-        for number in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(picture, number, 1), format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
 
 BOX = b"\0\0\0\x18ftypisom\0\0\2\0isomiso2"
 NOISE = np.random.default_rng(1).bytes(20000)
@@ -131,27 +121,20 @@ KIND = "not a video, expected MP4"
 HEADER = "not a video, or its header is missing|no pictures|no frames|damaged|too short|codec"
 CONTENTS = {  # what is written, and how it is refused; damaged videos: see the tests of `video` and `sandbox`
     "empty.mp4": (b"", "empty file"),
-    "one byte.mp4": (b"\0", KIND),
     "text.mp4": (b"I am a video. Really.\n" * 50, KIND),
-    "page.mp4": (b"<html><script>alert(1)</script></html>", KIND),
-    "script.mp4": (b"#!/bin/sh\ntouch pwned\n", KIND),
     "pickle.mp4": (b"\x80\x04cos\nsystem\n(S'touch pwned'\ntR.", KIND),
-    "archive.mp4": (b"PK\3\4" + bytes(100), KIND),
-    "program.mp4": (b"\x7fELF" + bytes(300), KIND),
-    "photo.mp4": (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(300), KIND),
     "sound.avi": (b"RIFF\xff\xff\0\0WAVEfmt " + bytes(300), KIND),
-    "song.mp4": (b"ID3\4\0\0" + bytes(2000), KIND),
     "list of files.mp4": (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/passwd\n#EXT-X-ENDLIST\n", KIND),
     "list of addresses.mp4": (b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", KIND),
     "chain.mp4": (b"ffconcat version 1.0\nfile '/etc/passwd'\n", KIND),
     "stream.mp4": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n", KIND),
     "manifest.mp4": (b'<?xml version="1.0"?><MPD profiles="urn:mpeg:dash:profile:isoff-live:2011"></MPD>', KIND),
-    "noise.mp4": (NOISE, KIND),
     "header and noise.mp4": (BOX + NOISE, HEADER),
     "header.avi": (b"RIFF\xff\xff\0\0AVI " + NOISE, HEADER),
     "header.ts": ((b"G" + NOISE[:187]) * 100, HEADER),
-    "three frames.mp4": (functools.partial(write_mp4, frames=3), "too short: 3 frames"),
-    "huge pictures.mp4": (functools.partial(write_mp4, size=(4096, 2160), frames=1), "too large: 4096 x 2160"),
+    "three frames.mp4": (lambda path: write_video(path, draw_square(frames=3)), "too short: 3 frames"),
+    "huge pictures.mp4": (lambda path: write_video(path, draw_square(frames=1, width=4096, height=2160)),
+                          "too large: 4096 x 2160"),
 }
 
 
@@ -173,7 +156,13 @@ def test_an_unusable_file_is_refused_in_one_line(name, wash, tmp_path, monkeypat
     ("old.avi", "mpeg4", "avi"), ("older.mpg", "mpeg1video", "mpeg"), ("bare.hevc", "libx265", "hevc"),
     ("television.ts", "mpeg2video", "mpegts")])
 def test_videos_of_all_kinds_are_used(name, codec, form, wash, monitor, tmp_path):
-    path = write_mp4(tmp_path / name, codec=codec, form=form, frames=60)
+    path = tmp_path / name
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for frame in draw_square(frames=60):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
     assert ask(wash, path).select(".answer") and watch(monitor, path).select(".alarm")
 
 
@@ -182,62 +171,38 @@ def test_what_is_not_a_file_is_refused_in_one_line(wash, monitor, tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "linked.mp4").symlink_to("/etc/passwd")
     (tmp_path / "nowhere.mp4").symlink_to(tmp_path / "nothing")
-    for name, words in (("endless.mp4", "no such file"), ("folder.mp4", "no such file"), ("linked.mp4", KIND),
-                        ("nowhere.mp4", "no such file"), ("../up.mp4", "no such file"), ("a" * 300, "no such file"),
-                        ("with\0zero.mp4", "no such file")):
+    for name in ("endless.mp4", "folder.mp4", "linked.mp4", "nowhere.mp4", "../up.mp4", "a" * 300, "with\0zero.mp4"):
+        words = KIND if name == "linked.mp4" else "no such file"
         for page in (ask(wash, tmp_path / name), watch(monitor, tmp_path / name)):
             assert words in read_refusal(page, tmp_path / name), name
     assert "no such file" in read_refusal(watch(monitor, "/dev/zero"), Path("/dev/nothing"))
 
 
-def test_bad_files_do_not_keep_good_ones_from_being_used(wash, square_video, tmp_path):
-    (tmp_path / "text.mp4").write_text("no video")
-    page = ask(wash, square_video, tmp_path / "text.mp4", square_video)
+def test_a_file_that_is_too_large_is_not_read_and_good_ones_beside_it_are_used(wash, square_video, tmp_path):
+    path = tmp_path / "large.mp4"
+    path.write_bytes(BOX)
+    os.truncate(path, MAX_BYTES + 1)  # takes no room on the disk
+    page = ask(wash, square_video, path, square_video)
+    assert "too large: 500 MB, the limit is 500 MB" in read_refusal(page, path)
     assert [bool(part.select(".answer")) for part in page.select("section")] == [True, False, True]
     assert [entry.get_text() for entry in page.select("li.done")] == ["✓ step 2 left: done"]
 
 
-# ---- limits
-
-def test_a_file_that_is_too_large_is_not_read(wash, tmp_path):
-    path = tmp_path / "large.mp4"
-    path.write_bytes(BOX)
-    os.truncate(path, MAX_BYTES + 1)  # takes no room on the disk
-    assert "too large: 500 MB, the limit is 500 MB" in read_refusal(ask(wash, path), path)
-
-
-def test_too_many_files_are_refused_together(wash, square_video):
+def test_too_many_files_are_refused_together_and_no_file_is_no_answer(wash, square_video):
     page = ask(wash, *[square_video] * (MAX_FILES + 1))
     assert page.get_text().strip() == "25 files are too many: the limit is 24."
     assert len(ask(wash, *["nothing"] * MAX_FILES).select("section")) == MAX_FILES
+    assert list(check_wash(wash, None, ignore)) == [""]
 
 
-def test_no_file_is_no_answer(wash, monitor):
-    assert list(check_wash(wash, None, ignore)) == [""] and list(watch_patient(monitor, ALERTS, None, ignore)) == [""]
-
-
-@pytest.fixture
-def list_decoders():
-    """Processes that this test started: earlier tests may have left workers, waiting."""
-    others = set(psutil.Process().children())
-    return lambda: set(psutil.Process().children()) - others
-
-
-def test_an_upload_gives_the_frames_of_the_video_and_its_length_and_its_process_ends(square_video, list_decoders):
+def test_an_upload_gives_the_frames_of_the_video_and_its_length(square_video):
     options = {"every": 1 / 30, "longest": 30, "height": 48}
     upload = Upload(square_video)
     np.testing.assert_array_equal(list(read_upload(upload, **options)), list(sample_frames(square_video, **options)))
     assert upload.seconds == pytest.approx(40 / 30)
     with pytest.raises(TooLong, match="too long"):
         list(read_upload(upload, **options | {"longest": 1}))
-    frames = read_upload(upload, **options)
-    next(frames)
-    assert list_decoders()
-    frames.close()
-    assert not list_decoders(), "nobody waits for the frames any more"
 
-
-# ---- answers
 
 def test_a_clip_like_no_action_is_none_of_these(project, square_video):
     recogniser = load(project, "handwash")
@@ -341,54 +306,37 @@ def test_only_what_was_uploaded_can_be_asked_about(value, server, square_video):
     assert "root:" not in str(answer) and use(server, "good.mp4", square_video.read_bytes()).select(".answer")
 
 
-def test_no_address_in_the_web_is_fetched(server, monkeypatch):
-    asked = []
-
-    async def fetch(address, **_):
-        asked.append(address)
-        raise OSError
-
+def test_no_address_in_the_web_is_fetched_and_a_browser_is_told_to_ask_none(server, monkeypatch):
+    fetch = AsyncMock(side_effect=OSError)
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", fetch)
     for address in ("http://192.0.2.1/a.mp4", "https://example.invalid/a.mp4", "HTTPS://example.invalid/a.mp4"):
         for study, value in (("handwash", [describe(address)]), ("ntu", describe(address))):
             assert call(server, study, value)[0] == "error"
-    assert asked == []
+    assert not fetch.called
+    policy = httpx.get(server).headers["content-security-policy"]
+    assert policy.startswith("default-src 'self' data:") and "http" not in policy and "*" not in policy
+    assert server.startswith("http://127.0.0.1:")
 
 
-def test_what_the_page_does_not_need_is_not_served(server, square_video, place):
+def test_what_the_page_does_not_need_and_other_files_are_not_served(server, square_video, place):
     before = list_files(place)
     for path in ("process_recording", "proxy=http://192.0.2.1/", "vibe-code", "vibe-edit", "dev/reload"):
         assert httpx.get(f"{server}/gradio_api/{path}").status_code == 404
         with square_video.open("rb") as file:
             assert httpx.post(f"{server}/gradio_api/{path}", files={"video": file}).text == "not here"
     assert httpx.get(f"{server}/monitoring").status_code == 404 and list_files(place) == before
-
-
-def test_other_files_of_this_machine_are_not_served(server):
     for path in ("/etc/passwd", str(ROOT / "README.md"), "../../../etc/passwd"):
         assert httpx.get(f"{server}/gradio_api/file={path}").status_code in (403, 404)
 
 
 @pytest.mark.slow
-def test_many_at_once_are_served_and_memory_stays(server, square_video, project, list_decoders):
-    process, good, bad = psutil.Process(), square_video.read_bytes(), BOX + NOISE
-    before = list_files(project)
-
-    def visit(number: int) -> bool:
-        page = use(server, f"{number}.mp4", bad if number % 3 == 0 else good)
-        return bool(page.select(".answer"))
-
-    def round_of_visits() -> int:
+def test_many_at_once_are_served_and_memory_stays(server, square_video, project):
+    good, before, memory = square_video.read_bytes(), list_files(project), []
+    others = set(psutil.Process().children())  # earlier tests may have left workers, waiting
+    for _ in range(3):
         with ThreadPoolExecutor(6) as pool:
-            assert list(pool.map(visit, range(6))) == [number % 3 != 0 for number in range(6)]
-        return process.memory_info().rss
-
-    first = round_of_visits()
-    assert round_of_visits() - first < 60e6 and round_of_visits() - first < 60e6
-    assert not list_decoders() and list_files(project) == before
-
-
-def test_a_browser_is_told_to_ask_no_other_machine(server):
-    policy = httpx.get(server).headers["content-security-policy"]
-    assert policy.startswith("default-src 'self' data:") and "http" not in policy and "*" not in policy
-    assert server.startswith("http://127.0.0.1:")
+            pages = pool.map(functools.partial(use, server, "wash.mp4"), [BOX + NOISE, good, good] * 2)
+        assert [bool(page.select(".answer")) for page in pages] == [False, True, True] * 2
+        memory.append(psutil.Process().memory_info().rss)
+    assert max(memory) - memory[0] < 60e6
+    assert set(psutil.Process().children()) <= others and list_files(project) == before

@@ -4,11 +4,11 @@ import av
 import numpy as np
 import pytest
 from conftest import draw_numbers, draw_square, tell_numbers, write_video
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from health_actions.data import video
-from health_actions.data.video import TooLong, UnreadableVideo, VideoFacts, probe, sample_frames, stream_frames
+from health_actions.data.video import UnreadableVideo, VideoFacts, probe, sample_frames, stream_frames
 from synthetic_clips.encode import write_video as write_synthetic
 
 
@@ -19,9 +19,6 @@ def read(path, indices=None, height=64) -> np.ndarray:
 def sample(path, every=0.1, longest=60, height=64) -> np.ndarray:
     return np.stack(list(sample_frames(path, height=height, every=every, longest=longest)))
 
-
-READERS = {"probe": probe, "read": read, "sample": sample}
-each_reader = pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 
 
 def find_reason(path, reader=read) -> str:
@@ -34,28 +31,22 @@ def find_reason(path, reader=read) -> str:
     return reason
 
 
-def test_probe_counts_frames_and_gives_rate_and_size(square_video):
+def test_probe_counts_frames_and_gives_rate_and_size(square_video, tmp_path):
     facts = probe(square_video)
     assert facts == VideoFacts(frames=40, fps=30.0, width=96, height=64, synthetic=False)
     assert facts.duration == pytest.approx(40 / 30)
     assert VideoFacts(frames=3, fps=0.0, width=2, height=2, synthetic=False).duration == 0
-
-
-def test_probe_recognises_synthetic_clips(tmp_path):
     assert probe(write_synthetic(tmp_path / "own.mp4", draw_square(frames=4))).synthetic
 
 
 # ---- What frames are like
 
 
-@given(st.sets(st.integers(0, 39), min_size=1, max_size=12).map(sorted))
+@given(st.none() | st.sets(st.integers(0, 39), min_size=1, max_size=12).map(sorted))
 def test_frames_are_read_by_number(numbered_video, indices):
-    assert tell_numbers(read(numbered_video, indices)) == indices
-
-
-def test_every_frame_is_read(numbered_video):
-    frames = read(numbered_video, height=32)
-    assert frames.shape == (40, 32, 48, 3) and frames.dtype == np.uint8 and tell_numbers(frames) == list(range(40))
+    frames = read(numbered_video, indices, height=32)
+    assert frames.shape[1:] == (32, 48, 3) and frames.dtype == np.uint8
+    assert tell_numbers(frames) == list(range(40) if indices is None else indices)
 
 
 @pytest.mark.parametrize(("width", "height", "found"), [(1920, 1080, (240, 427)), (320, 240, (240, 320)),
@@ -107,11 +98,6 @@ def test_sampling_in_time_does_not_depend_on_the_frame_rate(tmp_path, fps):
     assert numbers == expected and expected[-1] + 4 * fps / 30 > 38
 
 
-def test_a_video_that_is_too_long_is_refused(square_video):
-    with pytest.raises(TooLong, match="too long: more than 1 seconds"):
-        sample(square_video, longest=1.0)
-
-
 # ---- Files that cannot be used
 
 
@@ -123,28 +109,14 @@ def test_a_file_without_a_video_is_unreadable(tmp_path):
     assert "not a video" in find_reason(tmp_path / "text.mp4", sample)
 
 
-def cut_header(content: bytes) -> bytes:
-    return content[content.index(b"mdat"):]
-
-
-def cut_end(content: bytes) -> bytes:
-    return content[:(content.index(b"mdat") + len(content)) // 2]
-
-
-def overwrite(content: bytes) -> bytes:
-    start = content.index(b"mdat") + 200
-    return content[:start] + bytes(byte ^ 0xFF for byte in content[start:])
-
-
-def change_codec(content: bytes) -> bytes:
-    return content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC")
-
-
-@pytest.mark.parametrize(("change", "words"), [(cut_header, "header"), (cut_end, "cut off"), (overwrite, "damaged"),
-                                               (change_codec, "")])
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda content, start: content[start:], "header"),
+    (lambda content, start: content[:(start + len(content)) // 2], "cut off"),
+    (lambda content, start: content[:start + 200] + bytes(byte ^ 0xFF for byte in content[start + 200:]), "damaged"),
+    (lambda content, start: content.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"), "")])
 def test_a_damaged_file_is_unreadable(square_video, tmp_path, change, words):
-    path = tmp_path / "damaged.mp4"
-    path.write_bytes(change(square_video.read_bytes()))
+    path, content = tmp_path / "damaged.mp4", square_video.read_bytes()
+    path.write_bytes(change(content, content.index(b"mdat")))
     assert words in find_reason(path)
     with pytest.raises(UnreadableVideo):
         read(path)
@@ -183,17 +155,14 @@ def test_frames_beyond_the_end_are_an_error(square_video):
         read(square_video, [0, 50])
 
 
-@each_reader
-def test_frames_that_would_fill_the_memory_are_refused_before_they_are_decoded(square_video, monkeypatch, reader):
-    monkeypatch.setattr(video, "LARGEST", 6000)
-    with pytest.raises(UnreadableVideo, match="too large: 96 x 64 pixels"):
-        reader(square_video)
-
-
-@each_reader
-def test_a_line_of_pixels_is_refused_since_it_would_be_huge_once_it_is_scaled(tmp_path, reader):
+@pytest.mark.parametrize("reader", [probe, read, sample])
+def test_frames_that_would_fill_the_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch, reader):
+    """Large ones, and lines of pixels, which would be huge once they are scaled."""
     path = write_video(tmp_path / "line.mp4", draw_square(width=640, height=16, square=8))
     with pytest.raises(UnreadableVideo, match="too slim: 640 x 16 pixels, one side is more than 16 times the other"):
+        reader(path)
+    monkeypatch.setattr(video, "LARGEST", 6000)
+    with pytest.raises(UnreadableVideo, match="too large: 640 x 16 pixels"):
         reader(path)
 
 
@@ -217,21 +186,3 @@ def test_a_stream_whose_frames_change_their_shape_is_unreadable(tmp_path):
     for reader in (read, sample):
         with pytest.raises(UnreadableVideo, match="its pictures change their shape after frame 1[01]"):
             reader(tmp_path / "both.mp4")
-
-
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_damaged_video_is_decoded_or_unreadable_and_nothing_else(square_video, tmp_path, data):
-    content = bytearray(square_video.read_bytes())
-    for _ in range(data.draw(st.integers(0, 6), label="flips")):
-        # The first kilobytes are the header, where a flip does most.
-        place = data.draw(st.one_of(st.integers(0, 1500), st.integers(0, len(content) - 1)), label="place")
-        content[place] ^= data.draw(st.integers(1, 255), label="bits")
-    length = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))), label="length")
-    path = tmp_path / "damaged.mp4"
-    path.write_bytes(content[:length])
-    for reader in READERS.values():
-        try:
-            reader(path)
-        except UnreadableVideo as error:
-            assert str(error) and "\n" not in str(error)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from health_actions.models import build_model, load_published
-from health_actions.models.weights import CARD_KEYS, find_released, load_model, read_start, save_model, write_start
+from health_actions.models.weights import CARD_KEYS, load_model, read_start, save_model, write_start
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
 
@@ -211,8 +211,3 @@ def test_a_pretraining_leaves_the_path_to_start_from(tmp_path):
         (tmp_path / "start.json").write_text(content)
         with pytest.raises(ValueError, match=words):
             read_start(tmp_path)
-
-
-def test_a_missing_released_file_is_reported_with_its_source(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no .*/x.pth: get it from .*Found in .*: nothing"):
-        find_released(tmp_path, "x.pth")

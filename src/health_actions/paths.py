@@ -13,10 +13,6 @@ FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used 
         errno.EFBIG: "the file is larger than this disk or account allows"}
 
 
-class DiskFull(OSError):
-    """There is no room for a file; the message says where, how much is free, and what to do."""
-
-
 def find_root(start: Path | None = None) -> Path:
     """The nearest folder at or above `start` (default: the working folder) that holds dvc.yaml."""
     start = Path(start or Path.cwd()).resolve()
@@ -64,40 +60,27 @@ def read_yaml(file: Path):
 
 
 @contextmanager
-def name_failures(path: Path):
-    """Errors of writing `path` say so.
-
-    Raises:
-        DiskFull: when there is no room for it.
-        OSError: when it cannot be written for another reason.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:  # weights are written by a library that has its own errors
-        code = getattr(error, "errno", None) or next((one for one in FULL if f"(os error {one})" in str(error)), None)
-        if code in FULL:
-            free = shutil.disk_usage(path.parent).free / 1e6
-            raise DiskFull(f"could not write {path}: {FULL[code]} ({free:.0f} MB are free there); make room and "
-                           "run the same command again, what is complete is kept") from error
-        raise OSError(f"could not write {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-@contextmanager
 def atomic_write(path: Path):
     """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
 
     A killed run or a full disk so never leaves half a file under a name that is trusted later.
 
     Raises:
-        DiskFull, OSError: see `name_failures`.
+        OSError: when it cannot be written; names the file and, on a full disk, how much is free and what to do.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        with name_failures(path):
-            yield temporary
-            os.replace(temporary, path)
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:  # weights are written by a library that has its own errors
+        code = getattr(error, "errno", None) or next((one for one in FULL if f"(os error {one})" in str(error)), None)
+        if code not in FULL:
+            raise OSError(f"could not write {path}: {getattr(error, 'strerror', None) or error}") from error
+        free = shutil.disk_usage(path.parent).free / 1e6
+        raise OSError(f"could not write {path}: {FULL[code]} ({free:.0f} MB are free there); make room and run the "
+                      "same command again, what is complete is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,19 +1,12 @@
-"""Export of a trained model to one ONNX file, for programs without torch, and a comparison of the two."""
+"""Export of a trained model to one ONNX file, for programs without torch."""
 
 import json
 import warnings
 from pathlib import Path
 
-import onnxruntime
-import pandas as pd
 import torch
-from torch import nn
 
-from health_actions.analysis.rejection import spread_clips
-from health_actions.learning.precision import autocast
-from health_actions.learning.scores import predict_clips
 from health_actions.models import build_model
-from health_actions.models.structure import measure_latency
 from health_actions.models.weights import load_model
 from health_actions.paths import atomic_write, write_text
 
@@ -80,68 +73,3 @@ def _describe_input(card: dict) -> dict:
                           f"subtract the mean {mean} of each channel, then divide by the standard deviation {std}"],
         "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(card["classes"])],
                    "meaning": "softmax over the last axis gives probabilities, in the order of the card's classes"}}
-
-
-class OnnxModel(nn.Module):
-    """An exported model with the interface of the original; it runs on the CPU, on as many threads as torch.
-
-    Raises:
-        FileNotFoundError: without the file `exported`. ValueError: when it is damaged.
-    """
-
-    def __init__(self, exported: Path):
-        super().__init__()
-        if not Path(exported).is_file():
-            raise FileNotFoundError(f"no {exported}: export the model first (export_model)")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        try:
-            self.session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's have no common class of their own
-            raise ValueError(f"{exported} is no usable ONNX file: {error}") from None
-
-    def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (batch, 3, frames, size, size), float32 -> logits (batch, num_classes), float32."""
-        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: clips.numpy()})[0])
-
-
-def compare_answers(folder: Path, exported: Path, splits: pd.DataFrame, *, count: int,
-                    frames_folder: Path) -> pd.DataFrame:
-    """Predictions of a model and of its export for the same windows: torch in float32, onnxruntime on the CPU.
-
-    Args:
-        folder: as of `save_model`.
-        exported: model.onnx that was made of it.
-        splits: one row a clip and fold; the first `count` test clips of the model's fold are used, every class in turn.
-        frames_folder: as written by `extract_frames`.
-
-    Returns:
-        One row a clip: clip, class, torch and onnxruntime (the predicted classes), same_class, and difference: the
-        largest of any probability, 0-1.
-
-    Raises:
-        FileNotFoundError, ValueError: see `load_model` and `OnnxModel`; ValueError also without test clips.
-    """
-    model, card = load_model(folder)
-    fold = card["training"]["fold"]
-    tested = splits[(splits["subset"] == "testing") & (splits["fold"] == fold)]
-    if tested.empty:
-        raise ValueError(f"fold {fold} of the splits has no test clips to compare answers on")
-    card = {**card, "training": {**card["training"], "precision": "32-true"}}
-    ours, theirs = (predict_clips(each, card, spread_clips(tested, count), frames_folder=frames_folder)
-                    for each in (model, OnnxModel(exported)))
-    differences = (ours[card["classes"]] - theirs[card["classes"]]).abs().max(axis=1, skipna=False)
-    return pd.DataFrame({"clip": ours["clip"], "class": ours["class"], "torch": ours["predicted"],
-                         "onnxruntime": theirs["predicted"], "same_class": ours["predicted"] == theirs["predicted"],
-                         "difference": differences.round(6)})
-
-
-def measure_onnx_latency(folder: Path, exported: Path, *, runs: int = 5) -> dict:
-    """Time that a model and its export take for one clip, see `measure_latency`: torch_ms and onnxruntime_ms (medians),
-    frames, pixels, threads and precision (of torch, as in the study; onnxruntime computes in float32)."""
-    model, card = load_model(folder)
-    frames, size, precision = card["clip"]["window"], card["clip"]["size"], card["training"]["precision"]
-    model.forward = autocast(precision)(model.forward)
-    ours, theirs = (measure_latency(each, frames=frames, size=size, runs=runs) for each in (model, OnnxModel(exported)))
-    return {"frames": frames, "pixels": size, "precision": precision, "threads": torch.get_num_threads(),
-            "torch_ms": round(1000 * ours, 1), "onnxruntime_ms": round(1000 * theirs, 1)}

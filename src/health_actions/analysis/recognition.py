@@ -1,13 +1,12 @@
-"""Recognition of actions in videos by a trained model: one action a clip, or a timeline of a long video."""
+"""Recognition of actions in videos by a trained model: one action a clip, or windows over the time of a long video."""
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 
 from health_actions.data.extraction import sample_indices
@@ -142,19 +141,3 @@ def view_window(frames_folder: Path, clip: str, card: dict, *, size: int | None 
     frames = torch.from_numpy(archive[numbers.tolist()]).permute(0, 3, 1, 2)
     frames = change(frames, clip, numbers) if change else frames
     return build_spatial(view["crop"], size or view["size"])[1](frames).permute(0, 2, 3, 1).numpy()
-
-
-def build_timeline(answers: Iterable[Answer], classes: list[str]) -> pd.DataFrame:
-    """One row a window: start, end (seconds), action, and the probability of each class."""
-    rows = [(answer.start, answer.end, answer.action, *answer.probabilities) for answer in answers]
-    return pd.DataFrame(rows, columns=["start", "end", "action", *classes])
-
-
-def find_events(timeline: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Stretches of a timeline with one action, other than `NONE`: action, start, end (seconds), confidence (mean of the
-    largest probabilities), windows (n)."""
-    changes = timeline["action"] != timeline["action"].shift()
-    rows = timeline.assign(confidence=timeline[classes].max(axis=1), stretch=changes.cumsum())
-    events = rows.groupby("stretch").agg(action=("action", "first"), start=("start", "first"), end=("end", "last"),
-                                         confidence=("confidence", "mean"), windows=("action", "size"))
-    return events[events["action"] != NONE].reset_index(drop=True)

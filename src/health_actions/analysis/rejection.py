@@ -10,10 +10,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from health_actions.data.video import UnreadableVideo
-from health_actions.learning.scores import wilson_interval
 from health_actions.paths import atomic_write
 from health_actions.progress import track
 
@@ -88,56 +86,3 @@ def extract_features(recogniser, clips: pd.DataFrame, data: Path) -> tuple[pd.Da
     table = clips[[answer is not None for answer in answers]]
     table = table.assign(predicted=[recogniser.classes[answer.probabilities.argmax()] for answer in seen])
     return table, np.stack([answer.features for answer in seen]) if seen else np.zeros((0, 0), np.float32)
-
-
-def split_unknown(clips: pd.DataFrame) -> pd.DataFrame:
-    """Unknown clips with `part`: "choosing" (the threshold) or "testing" it. No person is in both parts; where one
-    person acts in all clips of a kind, no action is.
-
-    Args:
-        clips: kind, recording (the person) and class.
-    """
-    group = clips["recording"].where(clips.groupby("kind")["recording"].transform("nunique") > 1, clips["class"])
-    place = group.groupby(clips["kind"]).transform(lambda names: names.rank(method="dense"))
-    return clips.assign(part=np.where(place % 2 == 1, "choosing", "testing"))
-
-
-def choose_threshold(scores: pd.DataFrame) -> float:
-    """The distance with the largest sum of two shares, known clips accepted and unknown clips rejected (Youden, 1950).
-
-    Args:
-        scores: kind ("known", or what the unknown clips are; each kind has the same weight) and distance. Without
-            unknown clips, all known clips are accepted.
-
-    Raises:
-        ValueError: without known clips.
-    """
-    is_unknown, distance = scores["kind"] != "known", scores["distance"]
-    if is_unknown.all():
-        raise ValueError("a threshold needs clips of known actions, found none: are there validation clips?")
-    if not is_unknown.any():
-        return float(distance.max())
-    weights = 1 / scores.groupby("kind")["kind"].transform("size")
-    wrong, right, cuts = roc_curve(is_unknown, distance, sample_weight=weights, drop_intermediate=False)
-    gains = (right - wrong)[:-1]  # the last cut rejects everything
-    best = np.flatnonzero(np.isclose(gains, gains.max()))[-1]  # the lowest of equally good cuts
-    return float(cuts[1] if best == 0 else (cuts[best] + cuts[best + 1]) / 2)  # midway to the next clip
-
-
-def error_rates(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Shares of known clips that are rejected and of unknown clips that are accepted; scores as of `choose_threshold`.
-
-    Returns:
-        A row a kind: kind, mistake ("rejected" or "accepted"), clips (n), wrong, rate, low, high (95 %), auroc (area
-        under the ROC curve against the known clips; nan for these).
-    """
-    known, rows = scores.loc[scores["kind"] == "known", "distance"], []
-    for kind, part in scores.groupby("kind", sort=False):
-        is_known, rejected = kind == "known", int((part["distance"] > threshold).sum())
-        wrong = rejected if is_known else len(part) - rejected
-        low, high = wilson_interval(wrong, len(part))
-        auroc = np.nan if is_known or known.empty else roc_auc_score(
-            np.repeat([0, 1], [len(known), len(part)]), pd.concat([known, part["distance"]]))
-        rows.append({"kind": kind, "mistake": "rejected" if is_known else "accepted", "clips": len(part),
-                     "wrong": wrong, "rate": wrong / len(part), "low": low, "high": high, "auroc": auroc})
-    return pd.DataFrame(rows)

@@ -32,12 +32,9 @@ def find_best(build: Path) -> str:
 
 
 def choose_model_folder(root: Path, study: str, model: str = "best") -> Path:
-    """The folder of a study's model: of its folds the one with the best validation.
+    """The folder of a model of a study, "handwash" or "ntu": of its folds the one with the best validation.
 
-    Args:
-        root: of the project.
-        study: "handwash" or "ntu".
-        model: "best", an architecture of study A, or a network or network/start of study B.
+    `model` is "best", an architecture of study A, or a network or network/start of study B.
 
     Raises:
         NotTrained: when there is no such model; lists those that exist. ValueError: when its files are damaged.
@@ -54,12 +51,10 @@ def choose_model_folder(root: Path, study: str, model: str = "best") -> Path:
 
 
 def load_recogniser(root: Path, study: str, model: str = "best", *, reject: bool = True) -> Recogniser:
-    """A study's model, ready for videos that nobody has checked: it decodes them in the sandbox.
+    """The model of `choose_model_folder`, ready for videos that nobody has checked: it decodes them in the sandbox.
 
-    Args:
-        root, study, model: see `choose_model_folder`, which also says what is raised.
-        reject: answer "none of these" to clips of unknown actions, where stage `<study>_reject` fitted a detector (of
-            the best model alone).
+    With `reject` it answers "none of these" to clips of unknown actions, where stage `reject` fitted a detector (of the
+    best model alone).
     """
     folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
     file = build / "reject" / folder.relative_to(build / "models") / DETECTOR

@@ -8,23 +8,18 @@ import pandas as pd
 from health_actions.data.splits import SUBSETS
 from health_actions.paths import write_text
 
-LIST_NAMES = {"training": "trainlist", "validation": "vallist", "testing": "testlist"}
-
 
 def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: dict[str, int], classes: list[str], *,
                       names: dict[str, str] | None = None) -> None:
     """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON, `<study>_01.json`.
 
-    Args:
-        splits: one row a clip and fold, from `make_splits`.
-        frames: clip -> its number of frames.
-        classes: all classes in order; their numbers in the lists start from 1.
-        names: clip -> its name in the files (see `name_folders`); the lists then hold `<class>/<name>`.
+    `frames` is clip -> its number of frames. `names` is clip -> its name in the files (see `name_folders`); the lists
+    then hold `<class>/<name>`. Class numbers start from 1.
     """
     numbers = {name: number for number, name in enumerate(classes, start=1)}
     write_text(output / "classInd.txt", "".join(f"{number} {name}\n" for name, number in numbers.items()))
     for fold, rows in splits.groupby("fold"):
-        for subset, name in LIST_NAMES.items():
+        for subset, name in zip(SUBSETS, ["trainlist", "vallist", "testlist"]):
             chosen = rows.loc[rows["subset"] == subset, ["clip", "class"]].to_numpy().tolist()
             write_text(output / f"{name}{fold:02d}.txt", "".join(
                 f"{f'{label}/{names[clip]}' if names else clip} {numbers[label]}\n" for clip, label in chosen))
@@ -44,9 +39,8 @@ def count_clips(splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
 def audit_splits(splits: pd.DataFrame, duplicates: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """What training and validation clips share with test clips, fold by fold.
 
-    One row a fold: fold, clips in each subset, shared_recordings, shared_scenes (without "unknown"), shared_takes
-    (where splits have takes), shared_duplicates (test clips with a duplicate in training or validation) and
-    classes_not_trained (tested classes without a training clip).
+    One row a fold: fold, clips in each subset, shared_recordings, shared_scenes (without "unknown"), shared_takes (if
+    any), shared_duplicates (test clips with a duplicate in training or validation), classes_not_trained (but tested).
     """
     found = duplicates[["clip", "other"]]
     pairs = pd.concat([found, found.rename(columns={"clip": "other", "other": "clip"})])

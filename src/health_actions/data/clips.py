@@ -15,8 +15,7 @@ HANDWASH_NAME = re.compile(r"HandWash_(?P<recording>\d+)_A_?(?P<action>\d+)_(?P<
 # S001C002P003R001A043_rgb: setup, camera, performer, repetition, action of NTU RGB+D.
 NTU_NAME = re.compile(r"(?P<setup>S\d{3})(?P<camera>C\d{3})(?P<performer>P\d{3})(?P<repetition>R\d{3})"
                       r"A(?P<action>\d{3})(?:_rgb)?$", re.IGNORECASE)
-# Other publishers' names of persons: subject_3_07, person12-fall.
-PERSON_NAME = re.compile(r"(?:subject|person|performer|actor)[ _-]?\d+", re.IGNORECASE)
+PERSON_NAME = re.compile(r"(?:subject|person|performer|actor)[ _-]?\d+", re.IGNORECASE)  # as in subject_3_07
 # Names of NTU RGB+D's actions by their numbers (Shahroudy et al., 2016), those for one person.
 NTU_ACTIONS = dict(enumerate("""
     drink_water eat_meal brush_teeth brush_hair drop pick_up throw sit_down stand_up clapping reading writing
@@ -28,7 +27,7 @@ NTU_ACTIONS = dict(enumerate("""
 
 
 class NoClips(ValueError):
-    """The data folder holds no clips; the message shows what was expected and what was found."""
+    """No clip can be used; the message tells what was expected and what was found."""
 
 
 class Name(NamedTuple):
@@ -41,7 +40,7 @@ class Name(NamedTuple):
 
 
 def read_handwash_name(stem: str, classes: list[str]) -> Name:
-    """`HandWash_009_A_02_G_02`: recording 009, action 02, scene G02; `classes` are in the order of the actions."""
+    """Read a name like `HandWash_009_A_02_G_02`; `classes` are in the order of the actions."""
     if not (name := HANDWASH_NAME.match(stem)):
         return Name(stem)
     number = int(name["action"])
@@ -50,7 +49,7 @@ def read_handwash_name(stem: str, classes: list[str]) -> Name:
 
 
 def read_ntu_name(stem: str, classes: list[str]) -> Name:
-    """`S001C002P003R001A043_rgb`: performer P003, camera C002, action 43, falling_down; or `subject_3_07`: a person."""
+    """Read a name like `S001C002P003R001A043_rgb`, or the person of one like `subject_3_07`."""
     if not (name := NTU_NAME.match(stem)):
         person = PERSON_NAME.match(stem)
         return Name(person[0].lower() if person else stem)
@@ -59,22 +58,18 @@ def read_ntu_name(stem: str, classes: list[str]) -> Name:
     return Name(name["performer"].upper(), name["camera"].upper(), take.upper(), action)
 
 
-NAMINGS = {"handwash": read_handwash_name, "ntu": read_ntu_name}
-
-
 def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd.DataFrame:
     """List every file that lies where a clip is expected, usable or not; NoClips where there is none.
 
-    Clips lie in `<folder>/<Class>/` or `<folder>/<split>/<Class>/`. Class folders are spelled as in `classes`; case
-    does not matter, and -, _ and blanks are equal. With the naming "ntu" (else "handwash"), files named as in NTU RGB+D
-    may also lie in `folder` itself, since their names give the class.
+    Clips lie in `<folder>/<Class>/` or `<folder>/<split>/<Class>/`. In names of classes case does not matter, and -, _
+    and blanks are equal. With the naming "ntu" (else "handwash"), files named as in NTU RGB+D may lie in `folder`, too.
 
-    Returns:
-        One row a file, ordered by path: clip (the path without suffix), path (relative to `folder`), class, recording,
-        scene and, of NTU clips, take (see `Name`), given_split (training, validation, testing or empty), reason (empty,
-        or why the file is left out) and note (a contradiction; the file is used).
+    Returns one row a file, ordered by path: clip (the path without suffix), path (relative to `folder`), class,
+    recording, scene and, of NTU clips, take (see `Name`), given_split (training, validation, testing or empty), reason
+    (empty, or why the file is left out) and note (a contradiction; the file is used).
     """
     folder, rows = Path(folder), []
+    read_name = {"handwash": read_handwash_name, "ntu": read_ntu_name}[naming]
     known = {_plain(name): name for name in classes}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         place = path.relative_to(folder)
@@ -84,7 +79,7 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
         hidden = any(part.startswith(".") for part in place.parts)
         if hidden or given_split is None or not (class_folder or by_name) or not path.is_file():
             continue
-        name, reason, note = NAMINGS[naming](path.stem, classes), "", ""
+        name, reason, note = read_name(path.stem, classes), "", ""
         label = known.get(_plain(name.action if by_name else class_folder), "")
         if by_name and not name.action:
             reason = "neither in a class folder nor named like S001C001P001R001A043_rgb.avi"

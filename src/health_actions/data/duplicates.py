@@ -29,14 +29,11 @@ def compute_signature(frames: np.ndarray | Clip) -> np.ndarray:
 def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: float = 2.0) -> pd.DataFrame:
     """Find pairs of duplicate clips. A clip cut at another moment, or mirrored, is not found.
 
-    Args:
-        clips: one row a clip, with clip, class, recording and content (hash of the file).
-        signatures: (clips, values), see `compute_signature`.
-        tolerance: mean absolute difference in grey values up to which two clips are duplicates. Measured on real clips:
-            another size and encoder give up to 0.7; the nearest different clips of one scene differ by 4.
+    `signatures` is (clips, values), see `compute_signature`. Duplicates have a mean absolute difference in grey values
+    up to `tolerance`. Measured on real clips: another size and encoder give up to 0.7; the nearest different clips of
+    one scene differ by 4. Of more than `ALIKE` equal signatures, the further ones are paired with the first one alone.
 
     Returns one row a pair: clip, other, kind ("identical" or "near-identical"), difference, same_class, same_recording.
-    Of more than `ALIKE` clips with equal signatures, the further ones are paired with the first one alone.
     """
     signatures = np.ascontiguousarray(signatures, np.float32)
     equal = pd.Series(range(len(clips))).groupby([hashlib.sha256(row).digest() for row in signatures])
@@ -54,11 +51,8 @@ def find_duplicates(clips: pd.DataFrame, signatures: np.ndarray, *, tolerance: f
 
 
 def _find_near(signatures: np.ndarray, rows: np.ndarray, radius: float) -> Iterator[tuple[np.ndarray, ...]]:
-    """Pairs of rows whose values differ by at most `radius` in sum: arrays one, other and distance, part by part.
-
-    Sums over groups of values differ at most as much as the values do, so only rows with near sums are compared. The
-    groups are 4 x 4 blocks of the picture, all frames together: clips of one scene differ in where something moves.
-    """
+    """Pairs of rows whose values differ by at most `radius` in sum: arrays one, other and distance, part by part."""
+    # Only rows with near sums over 4 x 4 blocks of the picture are compared: sums differ at most as much as values do.
     place = np.arange(signatures.shape[1])
     groups = np.equal.outer(place // 64 % 4 * 4 + place // 4 % 4, np.arange(16)).astype(float)
     sums = np.concatenate([signatures[rows[start:start + PAIRS]] @ groups for start in range(0, len(rows), PAIRS)])

@@ -20,15 +20,11 @@ from health_actions.data.video import UnreadableVideo
 from health_actions.paths import atomic_write
 from health_actions.progress import track
 
-SHORTEST = 8  # frames of a clip that can be used, where all are kept; models loop what is shorter than their window
 LOCAL = threading.local()  # the sandbox of each thread that decodes
 
 
 def sample_indices(frames: int, *, length: int, stride: int) -> np.ndarray:
-    """Numbers of the `length` frames to take of a clip; UnreadableVideo when it has fewer.
-
-    Study A's sampling: 32 frames, every 4th, the stride dropping to 3, 2, 1 while the clip has too few frames.
-    """
+    """Numbers of the `length` frames to take of a clip, `stride` or fewer apart; UnreadableVideo when it is shorter."""
     if frames < length:
         raise UnreadableVideo(f"too short: {frames} frames, at least {length} are needed")
     if length > 1:
@@ -39,27 +35,21 @@ def sample_indices(frames: int, *, length: int, stride: int) -> np.ndarray:
 def extract_frames(folder: Path, output: Path, clips: pd.DataFrame, *, height: int, quality: int = 90,
                    length: int | None = None, stride: int = 1, backend: str = "threading", address: str = "",
                    workers: int = -1) -> pd.DataFrame:
-    """Decode clips and keep their frames as JPEG pictures, `<output>/<clip>.zip`, and `<output>/index.csv`.
+    """Decode what `find_clips` found in `folder`; write its frames, `<output>/<clip>.zip`, and `<output>/index.csv`.
 
     A clip whose archive is there, made from the same bytes with the same settings, is not decoded again; archives of
     clips that are gone are deleted. Clips that cannot be used, or that the `Sandbox` ends, are left out with a reason.
 
     Args:
-        folder, clips: the videos, and what `find_clips(folder, ...)` found there.
-        height, quality: of the JPEG pictures: pixels (study B's paper: 240; the width follows), and 1-95.
-        length, stride: of study A's sampling, see `sample_indices`; length None keeps every frame, as study B needs.
+        height, quality: of the JPEG pictures: pixels (the width follows), and 1-95.
+        length, stride: see `sample_indices`; length None keeps every frame, as study B needs.
         backend: "threading"; "dask", whose workers need this package and the same folders; or another one of joblib.
-        address: of a Dask scheduler, "tcp://host:8786"; empty starts a cluster on this machine.
-        workers: clips that are decoded at a time; -1 is one for each core. A cluster at an address has its own number.
+        address: of a Dask scheduler, "tcp://host:8786", which has its own workers; empty starts a cluster here.
+        workers: clips that are decoded at a time; -1 is one for each core.
 
-    Returns:
-        The index, a row a file: the columns of `find_clips`; `VideoFacts` and duration of the video; content (SHA-256
-        of the file); length (frames kept), stride (in frames of the video); status ("ok" or "left out") and reason.
-
-    Raises:
-        NoClips: when no clip can be used; lists the reasons.
-        DiskFull: when there is no room for the frames; those that are complete are kept.
-        ValueError: when there is no such backend, or no Dask scheduler answers.
+    Returns the index, a row a file: the columns of `find_clips`; `VideoFacts` and duration; content (SHA-256 of the
+    file); length (frames kept), stride (in frames of the video); status ("ok" or "left out") and reason.
+    NoClips when no clip can be used; ValueError when there is no such backend, or no Dask scheduler answers.
     """
     folder, output = Path(folder), Path(output)
     settings = {"height": height, "quality": quality, "length": length, "stride": stride}
@@ -76,11 +66,11 @@ def extract_frames(folder: Path, output: Path, clips: pd.DataFrame, *, height: i
         raise
     index = index.set_index("path", drop=False).loc[clips["path"]].reset_index(drop=True)
     index["status"] = np.where(index["reason"] == "", "ok", "left out")
-    usable = index[index["status"] == "ok"]
+    usable = index.loc[index["status"] == "ok", "clip"]
     if usable.empty:
         reasons = "\n".join(f"  {row.path}: {row.reason}" for row in index.head(12).itertuples())
         raise NoClips(f"none of the {len(index)} files in {folder.name} can be used:\n{reasons}")
-    for file in {*output.rglob("*.zip")} - {output / f"{clip}.zip" for clip in usable["clip"]}:
+    for file in {*output.rglob("*.zip")} - {output / f"{clip}.zip" for clip in usable}:
         file.unlink()
     for path in sorted(output.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
@@ -91,20 +81,19 @@ def extract_frames(folder: Path, output: Path, clips: pd.DataFrame, *, height: i
 
 
 def _run_jobs(jobs: list[tuple], backend: str, address: str, workers: int) -> Iterator[dict]:
-    """The row of the index of each job, in any order."""
-    if backend == "dask":
-        yield from _run_on_dask(jobs, address, workers)
-    elif backend == "threading":  # not joblib's, which does not wait for its threads after an error
+    if backend == "threading":  # not joblib's, which does not wait for its threads after an error
         with ThreadPoolExecutor(joblib.effective_n_jobs(workers)) as pool, ExitStack() as stack:
             futures = [pool.submit(_extract, *job) for job in jobs]
             stack.callback(pool.shutdown, cancel_futures=True)
             yield from (future.result() for future in as_completed(futures))
+    elif backend == "dask":
+        yield from _run_on_dask(jobs, address, workers)
     else:
         yield from joblib.Parallel(workers, backend=backend)(joblib.delayed(_extract)(*job) for job in jobs)
 
 
 def _run_on_dask(jobs: list[tuple], address: str, workers: int) -> Iterator[dict]:
-    """Dask's own futures, since joblib waits for ever for a worker that died. Dask tries a clip on three others."""
+    # Dask's own futures, since joblib waits for ever for a worker that died. Dask tries a clip on three others.
     try:
         import distributed
     except ImportError:
@@ -125,7 +114,6 @@ def _run_on_dask(jobs: list[tuple], address: str, workers: int) -> Iterator[dict
 
 
 def _extract(source: Path, target: Path, row: dict, settings: dict) -> dict:
-    """Write the archive of one clip, unless it is there; return its row of the index."""
     if not hasattr(LOCAL, "sandbox"):
         LOCAL.sandbox = Sandbox()
     row, before = dict(row), _stamp(source)
@@ -148,18 +136,17 @@ def _extract(source: Path, target: Path, row: dict, settings: dict) -> dict:
 
 def _write_clip(source: Path, target: Path, frames: int, settings: dict) -> dict:
     length, stride = settings["length"], settings["stride"]
-    indices = sample_indices(frames, length=length or SHORTEST, stride=stride)
-    if length is None:
-        indices = None
-    elif length > 1:
-        stride = int(indices[1])
+    # A clip of which all frames are kept has 8 or more; models loop what is shorter than their window.
+    indices = sample_indices(frames, length=length or 8, stride=stride)
+    stride = int(indices[1]) if length and length > 1 else stride
     with suppress(OSError, ValueError):  # no archive, or a damaged one
         clip = Clip(target)
         if clip.settings == settings:
             return {"length": len(clip), "stride": stride}
     with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         number = 0
-        pictures = LOCAL.sandbox.encode(source, height=settings["height"], quality=settings["quality"], indices=indices)
+        pictures = LOCAL.sandbox.encode(source, height=settings["height"], quality=settings["quality"],
+                                        indices=indices if length else None)
         for number, picture in enumerate(pictures, start=1):
             archive.writestr(zipfile.ZipInfo(PICTURE.format(number)), picture)
         archive.writestr(zipfile.ZipInfo(COUNT), str(number))
@@ -168,9 +155,7 @@ def _write_clip(source: Path, target: Path, frames: int, settings: dict) -> dict
 
 
 def _stamp(source: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
-    try:
+    with suppress(OSError):
         status = source.stat()
         return status.st_size, status.st_mtime_ns, status.st_ino
-    except OSError:
-        return ()
+    return ()

@@ -1,7 +1,7 @@
-"""The store of frames that `health_actions.data.extraction` writes: index.csv and one zip of JPEG pictures a clip.
+"""The store of frames that `extract_frames` writes: index.csv and, for each clip, `<clip>.zip`.
 
-One archive a clip, since a data set as single pictures costs DVC minutes a stage. `<folder>/<clip>.zip` holds
-image_00001.jpg, ... and n_frames (their number, as text), uncompressed; its comment, the settings that made it as JSON.
+An archive holds image_00001.jpg, ... and n_frames (their number, as text), uncompressed; its comment, the settings
+that made it as JSON. DVC would take minutes a stage for single pictures.
 """
 
 import json
@@ -15,8 +15,7 @@ import pandas as pd
 import simplejpeg
 
 from health_actions.data.video import LARGEST
-from health_actions.paths import atomic_write, place_inside
-from health_actions.progress import track
+from health_actions.paths import place_inside
 
 PICTURE = "image_{:05d}.jpg"  # numbered from 1 as in the published code
 COUNT = "n_frames"
@@ -27,11 +26,10 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, Mem
 class Clip:
     """The frames of one clip, indexed as an array would be; the JPEG pictures are in memory, the frames are not.
 
-    `clip[numbers]` decodes frames to uint8 (count, height, width, 3), RGB, for numbers from 0 in any order, with
-    repetitions, or a slice. `len(clip)` is the number of frames. `clip.pictures` are the JPEG pictures (bytes) and
-    `clip.settings` is a dict: height, quality, length, stride as given to `extract_frames`, content (SHA-256 of video).
-
-    FileNotFoundError when there is no such file; ValueError when it is no archive of frames or a picture is damaged.
+    `clip[numbers]` decodes frames to uint8 (count, height, width, 3), RGB; numbers count from 0, in any order, or are a
+    slice. `clip.pictures` are the JPEG pictures (bytes) and `clip.settings` is a dict: height, quality, length and
+    stride as given to `extract_frames`, and content (SHA-256 of the video). FileNotFoundError when there is no file;
+    ValueError when it is no archive of frames or a picture is damaged.
     """
 
     def __init__(self, file: Path):
@@ -88,8 +86,7 @@ def read_index(folder: Path) -> pd.DataFrame:
 
 def read_settings(folder: Path) -> dict:
     """The settings of `extract_frames` that made a folder: height, quality, length (None: all frames) and stride."""
-    index = read_index(folder)
-    settings = open_clip(folder, index.loc[index["status"] == "ok", "clip"].iloc[0]).settings
+    settings = open_clip(folder, read_index(folder).query("status == 'ok'")["clip"].iloc[0]).settings
     return {name: settings[name] for name in ("height", "quality", "length", "stride")}
 
 
@@ -98,22 +95,3 @@ def name_folders(clips: pd.DataFrame) -> dict[str, str]:
     names = clips["clip"].str.rpartition("/")[2]
     names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
     return dict(zip(clips["clip"], names, strict=True))
-
-
-def unpack_clips(frames: Path, index: pd.DataFrame, output: Path) -> int:
-    """Write clips as the papers' code reads them, `<output>/<class>/<clip>/image_00001.jpg`, ... and n_frames.
-
-    Clips that are there are kept. Returns the number of clips. Errors: see `open_clip`.
-    """
-    usable = index[index["status"] == "ok"]
-    names = name_folders(usable)
-    for clip, label in track(zip(usable["clip"], usable["class"]), total=len(usable), title="clips unpacked"):
-        folder = place_inside(place_inside(output, label), names[clip])
-        if (folder / COUNT).is_file():  # written last
-            continue
-        pictures = open_clip(frames, clip).pictures
-        files = {PICTURE.format(number): picture for number, picture in enumerate(pictures, start=1)}
-        for name, content in {**files, COUNT: str(len(pictures)).encode()}.items():
-            with atomic_write(folder / name) as temporary:
-                temporary.write_bytes(content)
-    return len(usable)

@@ -1,8 +1,8 @@
 """Videos are decoded in a subprocess: a file that crashes its decoder, blocks it or fills the memory does so there.
 
-The subprocess (`python -m health_actions.data.sandbox`) writes no file, has limited memory, is killed when it yields
-nothing for too long, and ends when its parent does. It gets requests as JSON, [function, path, options], and answers
-with bytes: `ITEM` and a picture, `ERROR` and a reason, or nothing, which is the end. Nothing is unpickled.
+It writes no file, has limited memory, is killed when it yields nothing for too long, and ends when its parent does. It
+gets JSON, [function, path, options], and answers with bytes: `ITEM` and a picture, `ERROR` and a reason, or nothing at
+the end. Nothing is unpickled.
 """
 
 import contextlib
@@ -25,21 +25,19 @@ from health_actions.data.video import TooLong, UnreadableVideo, VideoFacts
 COMMAND = (sys.executable, "-m", "health_actions.data.sandbox")
 MEMORY = 2_000_000_000  # bytes that decoding may take
 PATIENCE, WORK = 60.0, 3600.0  # seconds without a frame, and of decoding in all, after which a file is given up
-LARGEST_MESSAGE = 200_000_000  # bytes
 ITEM, ERROR = b"i", b"e"
 
 
 class Sandbox(contextlib.AbstractContextManager):
     """Decodes one video after the other in a subprocess: `with Sandbox() as sandbox`.
 
-    A call while an earlier iteration is not finished ends that one. Each method raises UnreadableVideo, with the reason
-    in one line, also when decoding crashes, hangs for `PATIENCE`, takes `WORK` seconds or more than `MEMORY` bytes.
+    A call ends an earlier iteration that is not finished. Each method raises UnreadableVideo, with the reason in one
+    line, also when decoding crashes, hangs for `PATIENCE`, takes `WORK` seconds or more than `MEMORY` bytes.
     """
 
     process, connection, busy = None, None, False
 
     def close(self, *_) -> None:
-        """Kill the subprocess, if there is one."""
         if self.process:
             self.connection.close()
             self.process.kill()
@@ -68,9 +66,9 @@ class Sandbox(contextlib.AbstractContextManager):
         if not self.process:
             self.connection, other = Pipe()
             with other:
-                command = [*COMMAND, str(other.fileno()), str(MEMORY), str(PATIENCE)]
-                silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-                self.process = subprocess.Popen(command, pass_fds=[other.fileno()], **silent)
+                self.process = subprocess.Popen(
+                    [*COMMAND, str(other.fileno()), str(MEMORY), str(PATIENCE)], pass_fds=[other.fileno()],
+                    **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL))
         connection, work, healthy, self.busy = self.connection, WORK, False, True
         try:
             request = [function, str(Path(path).absolute()), options]
@@ -79,7 +77,7 @@ class Sandbox(contextlib.AbstractContextManager):
                 start, allowed = time.monotonic(), max(0.0, min(PATIENCE, work))
                 if not connection.poll(allowed):
                     raise UnreadableVideo(f"takes too long to decode: more than {allowed:.0f} seconds without a frame")
-                message = connection.recv_bytes(LARGEST_MESSAGE)
+                message = connection.recv_bytes(200_000_000)
                 work -= time.monotonic() - start
                 if message[:1] != ITEM:
                     break
@@ -134,7 +132,7 @@ def _decode(function: str, path: Path, quality: int = 0, **options) -> Iterator[
         for frame in video.stream_frames(path, **options):
             yield simplejpeg.encode_jpeg(frame, quality, colorsubsampling="420")
     else:
-        yield from (frame.tobytes() for frame in video.sample_frames(path, **options))
+        yield from map(np.ndarray.tobytes, video.sample_frames(path, **options))
 
 
 if __name__ == "__main__":

@@ -21,18 +21,14 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
                 seed: int = 0) -> pd.DataFrame:
     """Assign every clip to training, validation or testing.
 
-    The set is cut into `folds` parts with the classes spread evenly. In each fold one part is the test set and the next
-    one selects the epoch, so every clip is tested once, by a model that neither trained nor was selected on it. A split
+    The set is cut into `folds` parts (at least 3; fewer where there are fewer recordings or scenes) with the classes
+    spread evenly. In each fold one part is the test set and the next one selects the epoch, so every clip is tested
+    once, by a model that neither trained nor was selected on it. `test_on` "first_fold" makes one fold alone. A split
     that the clips' own folders give is used instead. ValueError where there are too few recordings, scenes or clips.
 
-    Args:
-        clips: one row a clip, with clip, class, recording, scene and given_split.
-        protocol: "stratified" (classes balanced, nothing else; "published" is the same: both papers do so),
-            "by_performer" (no recording in two subsets), "by_scene" (no scene in two subsets), or NTU's "cross_subject"
-            (listed performers train) and "cross_view" (cameras 2 and 3 train), which make one fold; their validation
-            clips are those of a fifth of the training performers.
-        folds: number of parts, at least 3; fewer are made where there are fewer recordings or scenes.
-        test_on: "every_fold", or "first_fold" for one split.
+    Protocols: "stratified" (classes balanced alone; "published", of both papers, is the same), "by_performer" and
+    "by_scene" (no recording, or scene, in two subsets), NTU's "cross_subject" (listed performers train) and
+    "cross_view" (cameras 2 and 3 train), which make one fold; there a fifth of the training performers validates.
 
     Returns one row a clip and fold: clip, class, recording, scene (and take where there is one), fold (from 1), subset.
     """
@@ -50,30 +46,23 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
             raise ValueError(f"{protocol} trains with {', '.join(training)} and tests the others; these clips are all "
                              f"on one side, {', '.join(sorted(clips[column].unique())[:8])}: use by_performer")
         clips = clips.assign(given_split=np.where(trains, "training", "testing"))
+    listed = clips.filter(["clip", "class", "recording", "scene", "take"])
     if (clips["given_split"] != "").any():
-        return _list_subset(clips, _complete_given(clips, seed))
-    parts = _cut(clips, PROTOCOLS[protocol], folds, seed)
+        return listed.assign(fold=1, subset=_complete_given(clips, seed))
+    parts = cut_parts(clips, PROTOCOLS[protocol], folds, seed)
     count, splits = parts.max() + 1, []
     for fold in range(count if test_on == "every_fold" else 1):
         subset = np.select([parts == fold, parts == (fold + 1) % count], ["testing", "validation"], "training")
         if count == 2:  # two scenes: the second one is needed for training, so other recordings of it validate
             rest = np.flatnonzero(parts != fold)
-            validates = _cut(clips.iloc[rest], "recording" if PROTOCOLS[protocol] else None, 5, seed) == 0
+            validates = cut_parts(clips.iloc[rest], "recording" if PROTOCOLS[protocol] else None, 5, seed) == 0
             subset[rest] = np.where(validates, "validation", "training")
-        splits.append(_list_subset(clips, subset, fold + 1))
+        splits.append(listed.assign(fold=fold + 1, subset=subset))
     return pd.concat(splits, ignore_index=True)
 
 
-def hold_out(clips: pd.DataFrame, *, parts: int, seed: int = 0) -> pd.DataFrame:
-    """As `make_splits`, one fold without test clips, for pretraining: about one in `parts` performers validates."""
-    return _list_subset(clips, np.where(_cut(clips, "recording", parts, seed) == 0, "validation", "training"))
-
-
 def try_splits(clips: pd.DataFrame, *, protocols: list[str], seeds: list[int], folds: int) -> tuple[dict, dict]:
-    """Split the same clips under several protocols and seeds, whatever split their folders give.
-
-    Returns (protocol, seed) -> splits from `make_splits`; and protocol -> why these clips cannot be split by it.
-    """
+    """(protocol, seed) -> `make_splits`, whatever the clips' folders give; protocol -> why it cannot split them."""
     splits, skipped = {}, {}
     for protocol in protocols:
         try:
@@ -84,12 +73,8 @@ def try_splits(clips: pd.DataFrame, *, protocols: list[str], seeds: list[int], f
     return splits, skipped
 
 
-def _list_subset(clips: pd.DataFrame, subset: np.ndarray, fold: int = 1) -> pd.DataFrame:
-    return clips.filter(["clip", "class", "recording", "scene", "take"]).assign(fold=fold, subset=subset)
-
-
-def _cut(clips: pd.DataFrame, group_column: str | None, folds: int, seed: int) -> np.ndarray:
-    """The number of each clip's part, from 0; no group is in two parts."""
+def cut_parts(clips: pd.DataFrame, group_column: str | None, folds: int, seed: int) -> np.ndarray:
+    """The number of each clip's part, from 0; no group is in two parts, and classes are spread evenly."""
     labels, groups = clips["class"], clips[group_column or "clip"]
     if not group_column and labels.value_counts().max() < 2:
         raise ValueError(f"{len(clips)} clips, each of another class, cannot be cut into parts: add clips")
@@ -119,7 +104,7 @@ def _complete_given(clips: pd.DataFrame, seed: int) -> np.ndarray:
             raise ValueError(f"the folders give {len(rest)} clips to train on and to validate with, at least 2 are "
                              "needed: add clips to train/, or move all clips out of train/, val/ and test/")
         column = "recording" if clips.iloc[rest]["recording"].nunique() > 1 else None
-        subset[rest[_cut(clips.iloc[rest], column, 5, seed) == 0]] = "validation"
+        subset[rest[cut_parts(clips.iloc[rest], column, 5, seed) == 0]] = "validation"
     if "training" not in subset:
         raise ValueError("the folders give a split without training clips: add train/, or remove val/ and test/")
     return subset

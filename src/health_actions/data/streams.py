@@ -28,17 +28,14 @@ def draw_flow(frames: np.ndarray) -> np.ndarray:
 
 
 def draw_gradients(frames: np.ndarray) -> np.ndarray:
-    """Histograms of oriented gradients (Dalal and Triggs, 2005) as images.
+    """Histograms of oriented gradients (Dalal and Triggs, 2005) as images. Shapes and errors: see `draw_flow`.
 
-    Each cell of 8 x 8 pixels shows a line along each of nine orientations in which it has edges; stronger is brighter.
-    In each frame the strongest line is white, so brightness and contrast of the light do not matter. The three channels
-    are equal. Below 32 pixels cells are smaller, so that there are at least 4 x 4; pixels beyond the last whole cell
-    stay black. Shapes and errors: see `draw_flow`.
+    Each cell of 8 x 8 pixels shows a line along each of nine orientations in which it has edges. In each frame the
+    strongest line is white, so the light does not matter. Below 32 pixels cells are smaller.
     """
     grey = _make_grey(frames)
-    _, height, width = grey.shape
-    cell = min(CELL, height // 4, width // 4)
-    rows, columns = height // cell, width // cell
+    cell = min(CELL, min(grey.shape[1:]) // 4)
+    rows, columns = (side // cell for side in grey.shape[1:])
     # The whole frame is one block of cells: normalised by neighbours alone, a wall's noise would be as bright as hands.
     histograms = np.stack([
         hog(image, ORIENTATIONS, (cell, cell), (rows, columns), block_norm="L2-Hys", feature_vector=False)[0, 0]

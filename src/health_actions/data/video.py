@@ -1,7 +1,4 @@
-"""Video files in, frames out: the only module that knows PyAV. Whatever it raises becomes an `UnreadableVideo`.
-
-A file may crash its decoder, block it or fill the memory: `data.sandbox` calls these functions in a limited subprocess.
-"""
+"""Video files in, frames out, with PyAV; `sandbox` calls these functions in a limited subprocess."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +15,6 @@ LARGEST = 8_400_000  # pixels of a frame: a phone's 4K
 SLIMMEST = 16  # longer side of a frame divided by the shorter one: a line would become huge at a given height
 COMPLETE = 0.95  # share of a file's frames that must be there, and share of the frames in use that must be whole
 CLOSE = 0.002  # seconds by which two times may differ and count as equal
-HALF_COLOURS = ("yuv420p", "yuvj420p")  # pixel formats with one colour for 2 x 2 pixels: those of nearly all videos
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
 # FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
 ONLY_VIDEOS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,h264,hevc", "protocol_whitelist": "file"}
@@ -52,11 +48,7 @@ class VideoFacts:
 
 
 def probe(path: Path) -> VideoFacts:
-    """Count a video's frames without decoding them.
-
-    Raises:
-        UnreadableVideo: when it is missing, empty, cut off or no video, or its pictures exceed `LARGEST` or `SLIMMEST`.
-    """
+    """Count a video's frames without decoding them; UnreadableVideo when it is cut off, no video, too large or slim."""
     with _open(path) as video:
         for packet in video.container.demux(video.stream):
             video.packets += packet.size > 0
@@ -71,12 +63,8 @@ def probe(path: Path) -> VideoFacts:
 def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
     """Decode a video frame by frame to uint8 (height, width, 3), RGB, upright, all of one shape. Memory stays flat.
 
-    Args:
-        height: of the frames, pixels; the width follows (1920 x 1080 gives 427 x 240).
-        indices: numbers of the frames to yield, from 0, ascending; decoding ends with the last. None: every frame.
-
-    Raises:
-        UnreadableVideo: as `probe`; when more than one frame in twenty is missing or incomplete, or the shape changes.
+    The width follows from the height. `indices` are numbers of frames, from 0, ascending; None yields every frame.
+    UnreadableVideo as `probe`, and when more than one frame in twenty is missing or incomplete, or the shape changes.
     """
     wanted, last = (None, None) if indices is None else (set(map(int, indices)), int(indices[-1]))
     used = incomplete = 0
@@ -96,16 +84,10 @@ def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = No
 
 
 def sample_frames(path: Path, *, height: int, every: float, longest: float) -> Iterator[np.ndarray]:
-    """Decode what is on screen at regular times, whatever the frame rate; frames as those of `stream_frames`.
+    """Decode what is on screen every `every` seconds, whatever the frame rate; frames as those of `stream_frames`.
 
-    Args:
-        height: of the frames, pixels; the width follows.
-        every: seconds from one time to the next, from the first frame on; the last frame at or before each is taken.
-        longest: seconds.
-
-    Raises:
-        TooLong: when the video is longer than `longest`, as soon as that is known.
-        UnreadableVideo: as `stream_frames`, though a file that ends early is no error.
+    The last frame at or before each time is taken. TooLong when the video is longer than `longest` seconds;
+    UnreadableVideo as `stream_frames`, but a file may end early.
     """
     with _open(path) as video:
         stated = (video.stream.duration or 0) * (video.stream.time_base or 0)
@@ -141,8 +123,7 @@ def _open(path: Path) -> Iterator["_Video"]:
             raise
         except FAILURES as error:
             place = f" after frame {video.position}" if video.position else ""
-            # FFmpeg forgets the size of pictures that it refuses.
-            known = place or video.stream.codec_context.width
+            known = place or video.stream.codec_context.width  # FFmpeg forgets the size of pictures that it refuses
             fault = "damaged" if known else f"too large ({LARGEST / 1e6:.0f} million pixels) or damaged"
             raise UnreadableVideo(f"{fault}: {_describe(error)}{place}") from None
 
@@ -183,7 +164,7 @@ class _Video:
         wide, high = (frame.width, frame.height)[::order]
         size = (max(1, round(wide * height / high)), height)[::order]
         options = {"interpolation": "AREA", "threads": 1}  # more threads than one take four times as long
-        if frame.format.name in HALF_COLOURS:
+        if frame.format.name in ("yuv420p", "yuvj420p"):  # one colour for 2 x 2 pixels, as nearly all videos have
             # Scaled first, then RGB: half the time of both at once, and JPEG keeps colours at half the size, too.
             frame = self.scaler.reformat(frame, *size, frame.format.name, **options)
             options = {"threads": 1}

@@ -1,4 +1,4 @@
-"""Frames of clips in rows: montages, snapshots after transforms, misclassified clips."""
+"""Frames of clips in rows, and frames with the saliency of a model."""
 
 import cv2
 import numpy as np
@@ -34,28 +34,6 @@ def overlay_saliency(frames: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     alpha = strength[..., None] ** 0.8
     heat, grey = 255 * colormaps["magma"](strength)[..., :3], 0.6 * frames.mean(-1, keepdims=True)
     return (alpha * heat + (1 - alpha) * grey).astype(np.uint8)
-
-
-def show_error(frames: np.ndarray, saliency: np.ndarray, motion: np.ndarray, like: np.ndarray | None, *,
-               titles: dict[str, str]) -> Figure:
-    """Figures 7 to 9 of study A: a misclassified clip, its saliency, and a clip of the predicted class.
-
-    Args:
-        frames, like: uint8 (count, height, width, 3); `like` may be missing.
-        saliency: see `overlay_saliency`; under each frame stands its share of all of it.
-        motion: bool, as `saliency`; outlined.
-        titles: of the rows clip, saliency and like.
-    """
-    shown = overlay_saliency(frames, saliency)
-    moving = np.stack([cv2.resize(one.astype(np.uint8), frames.shape[2:0:-1]) > 0 for one in motion])
-    shown[moving & ~ndimage.binary_erosion(moving, np.ones((1, 3, 3)))] = (86, 180, 233)
-    shares = saliency.sum((1, 2)) / max(saliency.sum(), 1e-12)
-    rows = {"clip": list(frames), "saliency": list(shown), "like": [] if like is None else list(like)}
-    figure = show_snapshots(rows, captions={"saliency": [f"{share:.0%}" for share in shares]}, height=1)
-    for axis, row in zip(figure.axes, rows, strict=True):
-        axis.set_ylabel("")
-        axis.set_title(titles[row], fontsize=9)
-    return figure
 
 
 def show_snapshots(rows: dict[str, list[np.ndarray]], *, captions: dict[str, list[str]] | None = None,

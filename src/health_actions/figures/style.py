@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
@@ -26,8 +25,8 @@ def plot_intervals(table: pd.DataFrame, row: str, panels: dict[str, dict[str, st
     """Horizontal values with their 95 % intervals: a row a label, a colour (and hatch or mark) a series.
 
     Args:
-        table: with a column of labels, `row`, the columns that `panels` name, and the ends of their intervals in
-            `<column>_low` and `<column>_high`, or low and high. What is missing is not drawn.
+        table: labels in column `row`, values in the columns of `panels`, the ends of their intervals in `<column>_low`
+            and `<column>_high`, or low and high. What is missing is not drawn.
         panels: label of a horizontal axis -> name of a series -> column. Series of `POINTS` are diamonds.
         group: column whose values are the series instead (each with at most one row of the table a label).
         bars: from 0, on axes from 0 to 1; else marks, on axes that fit them.
@@ -68,17 +67,6 @@ def plot_intervals(table: pd.DataFrame, row: str, panels: dict[str, dict[str, st
     if new:
         axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return axes[0].figure
-
-
-def plot_facets(table: pd.DataFrame, **options) -> seaborn.FacetGrid:
-    """`seaborn.relplot`, each panel with a scale that fits it."""
-    # seaborn lays out its own figures. Not pyplot.rc_context: it would switch off the display of later figures.
-    layout = "figure.constrained_layout.use"
-    before, pyplot.rcParams[layout] = pyplot.rcParams[layout], False
-    try:
-        return seaborn.relplot(table, facet_kws={"sharex": False, "sharey": False}, **options)
-    finally:
-        pyplot.rcParams[layout] = before
 
 
 def span_decades(values: pd.DataFrame) -> dict:

@@ -29,7 +29,6 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
 
     Args:
         table: as written to a CSV file; its index is not shown.
-        digits: after the decimal point.
         words: column -> its name here, where the usual one is wrong.
     """
     shown = table.copy()
@@ -63,12 +62,7 @@ def format_p(p: float, name: str = "p ") -> str:
 
 
 def describe_pair(test: dict, first: str, second: str) -> str:
-    """One sentence on two models that were tested on the same clips; a difference is claimed only where p < 0.05.
-
-    Args:
-        test: of `comparison.compare_pair`.
-        first, second: what the two are called.
-    """
+    """One sentence on two models, tested by `comparison.compare_pair`; a difference is claimed only where p < 0.05."""
     counts = (f"Of {test['clips']:,} clips that both were tested on, {first} alone is right on {test['only_first']}, "
               f"{second} alone on {test['only_second']}")
     better = first if test["only_first"] > test["only_second"] else second

@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Callable
-from operator import attrgetter
 from pathlib import Path
 
 import joblib
@@ -16,36 +15,31 @@ from torchvision.transforms import v2
 
 from health_actions.data import transforms
 from health_actions.data.frames import open_clip
-from health_actions.data.transforms import CentreCrop, Squash, place_frames, spread_frames
 from health_actions.learning.recipe import Recipe
 
 # Memory that a process keeps, bytes: compressed pictures of clips; (file, when written, transform, number) -> frame.
-CLIPS, FRAMES = LRUCache(500_000_000, attrgetter("nbytes")), LRUCache(1_000_000_000, attrgetter("nbytes"))
+CLIPS, FRAMES = (LRUCache(size, lambda kept: kept.nbytes) for size in (500_000_000, 1_000_000_000))
+_open_kept = cached(CLIPS)(lambda folder, name, written: open_clip(folder, name))
 
 
 def derive_generator(*numbers: int | str) -> torch.Generator:
     """A generator for each (seed, fold, epoch, clip) and the like: a resumed run draws what a whole one does."""
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator().manual_seed(int(hashlib.sha256(repr(numbers).encode()).hexdigest()[:14], 16))
 
 
 class FeatureDataset(Dataset):
-    """Windows of cached features: (window, feature_width) float32 and a class number.
+    """Windows of clips' cached features: (window, feature_width) float32 and a class number.
 
     Args:
-        clips: one row a clip, with clip and class.
-        classes: all classes in order.
         window, stride: frames of an item, and from one to the next.
         features, rows: as of `load_features`, and clip -> row there. An augmented item is one of the copies.
         draw: what random windows and augmentations derive from, (seed, fold, epoch); None takes the centre window.
-        probability: share of items that are augmented, 0-1.
-        mirrored: class numbers of mirrored clips; None where an augmentation keeps the class.
+        probability, mirrored: share of items that are augmented, 0-1; class numbers of these where they change.
     """
 
     def __init__(self, clips: pd.DataFrame, *, classes: list[str], window: int, stride: int = 1,
-                 features: torch.Tensor | None = None, rows: dict[str, int] | None = None,
-                 draw: tuple[int | str, ...] | None = None, probability: float = 0.0,
-                 mirrored: list[int] | None = None):
+                 features: torch.Tensor | None = None, rows: dict[str, int] | None = None, probability: float = 0.0,
+                 draw: tuple[int | str, ...] | None = None, mirrored: list[int] | None = None):
         self.clips, self.labels = list(clips["clip"]), [classes.index(name) for name in clips["class"]]
         self.window, self.stride, self.features, self.rows = window, stride, features, rows
         self.draw, self.probability, self.mirrored = draw, probability, mirrored
@@ -61,7 +55,8 @@ class FeatureDataset(Dataset):
     def draw_item(self, index: int, length: int) -> tuple[torch.Tensor, bool, int, torch.Generator | None]:
         """Frame numbers (window,), whether the item is augmented, its class number, and what draws the rest."""
         generator = None if self.draw is None else derive_generator(*self.draw, index)
-        numbers = place_frames(length, self.window, self.stride, "random" if generator else "centre", generator)
+        place = "random" if generator else "centre"
+        numbers = transforms.place_frames(length, self.window, self.stride, place, generator)
         augmented = self.probability > 0 and bool(torch.rand((), generator=generator) < self.probability)
         label = self.labels[index]
         return numbers, augmented, self.mirrored[label] if augmented and self.mirrored else label, generator
@@ -71,12 +66,10 @@ class ClipDataset(FeatureDataset):
     """Windows of clips as pixels: (3, window, size, size) float32 and a class number; (windows, 3, ...) of several.
 
     Args:
-        frames_folder: as written by `extract_frames`.
         spatial, input_transform, augmentation: see `build_spatial`, `build_input_transform`, `build_augmentation`.
         windows: spread evenly over the clip, to score it as a whole; 1: a single one.
         change: applied before anything else: (frames uint8 (count, 3, height, width), clip, frame numbers (count,)) ->
-            frames of the same shape; None leaves them as they are.
-        clips, common: as of `FeatureDataset`.
+            frames of the same shape.
     """
 
     def __init__(self, clips: pd.DataFrame, *, frames_folder: Path, spatial: v2.Transform,
@@ -86,7 +79,8 @@ class ClipDataset(FeatureDataset):
         self.frames_folder, self.spatial, self.input_transform = Path(frames_folder), spatial, input_transform
         self.augmentation, self.windows, self.change = augmentation, windows, change
         # A fixed transform is computed once for all epochs; a random one, or one of changed frames, for each item.
-        self.fixed = str(spatial) if isinstance(spatial, CentreCrop | Squash) and not change else ""
+        drawn = any(isinstance(part, transforms.MultiScaleCornerCrop) for part in getattr(spatial, "transforms", []))
+        self.fixed = "" if drawn or change else str(spatial)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         file = self.frames_folder / f"{self.clips[index]}.zip"
@@ -94,7 +88,7 @@ class ClipDataset(FeatureDataset):
         clip = _open_kept(self.frames_folder, self.clips[index], written)
         numbers, augmented, label, generator = self.draw_item(index, len(clip))
         if self.windows > 1:
-            numbers = spread_frames(len(clip), self.window, self.stride, self.windows)
+            numbers = transforms.spread_frames(len(clip), self.window, self.stride, self.windows)
         keys = [(file, written, self.fixed, number) for number in numbers.flatten().tolist()]
         found = {key: FRAMES[key] for key in keys if key in FRAMES}
         missing = [key for key in dict.fromkeys(keys) if key not in found]
@@ -111,9 +105,6 @@ class ClipDataset(FeatureDataset):
             frames = draw_augmentation(self.augmentation, frames, generator)
         items = self.input_transform(frames.contiguous())  # with a pixel's colours side by side it takes twice as long
         return items.unflatten(0, numbers.shape).transpose(-4, -3), label
-
-
-_open_kept = cached(CLIPS)(lambda folder, name, written: open_clip(folder, name))
 
 
 def build_datasets(recipe: Recipe, splits: pd.DataFrame, classes: list[str], frames_folder: Path,
@@ -138,28 +129,22 @@ def build_datasets(recipe: Recipe, splits: pd.DataFrame, classes: list[str], fra
 
 def draw_augmentation(augmentation: nn.Module, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Apply a torchvision transform with the randomness of a generator (by itself it knows the global one alone)."""
-    state = torch.get_rng_state()
-    try:
+    with torch.random.fork_rng(devices=[]):
         # As torch.manual_seed, which takes longer than some augmentations, since it looks for GPUs.
         torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         return augmentation(frames)
-    finally:
-        torch.set_rng_state(state)
 
 
 def take_clips(splits: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
     """Every clip of a split once, with what its frames depend on: clip, class, content, length, stride."""
-    return splits.drop_duplicates("clip")[["clip", "class"]].merge(
-        index[["clip", "content", "length", "stride"]], on="clip")
+    return splits.drop_duplicates("clip")[["clip", "class"]].merge(index[["clip", "content", "length", "stride"]])
 
 
 def build_loader(dataset: Dataset, *, batch_size: int, shuffle: torch.Generator | None = None, device: str = "cpu"
                  ) -> DataLoader:
-    """A loader in the given order, or in one drawn from a generator: the same however often the loader is begun.
-
-    While a GPU computes, processes decode and augment clips; on a CPU they would only share it.
-    """
+    """A loader in the given order, or in one drawn from a generator: the same however often the loader is begun."""
     order = None if shuffle is None else torch.randperm(len(dataset), generator=shuffle).tolist()
+    # While a GPU computes, processes decode and augment clips; on a CPU they would only share it.
     cores = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return DataLoader(dataset, batch_size=batch_size, sampler=order, generator=shuffle, pin_memory=device != "cpu",
                       num_workers=0 if device == "cpu" else max(1, min(8, cores)))

@@ -27,7 +27,6 @@ from health_actions.paths import atomic_write
 from health_actions.progress import track
 
 CLIPS_A_JOB = 4  # clips that go through a backbone in one process before the progress bar moves
-PACKAGES = ("data", "models", "learning")  # whose code results depend on
 
 
 def hash_text(*texts: str) -> str:
@@ -43,8 +42,8 @@ def hash_files(path: Path) -> str:
 
 @functools.cache
 def hash_code() -> str:
-    """A hash of the source of `PACKAGES`, so that nothing is restored that other code made."""
-    return hash_text(*(hash_files(Path(__file__).parents[1] / package) for package in PACKAGES))
+    """A hash of the code that results depend on, so that nothing is restored that other code made."""
+    return hash_text(*(hash_files(Path(__file__).parents[1] / package) for package in ("data", "models", "learning")))
 
 
 def build_network(recipe: Recipe, classes: list[str], device: str = "cpu") -> nn.Module:
@@ -58,18 +57,12 @@ def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], fr
                      device: str = "cpu", network: nn.Module | None = None) -> Path | None:
     """The file of a frozen backbone's features of every frame of every clip, computed unless it is there.
 
-    Args:
-        recipe: its seed and precision are resolved; "bf16-mixed" computes in bfloat16, anything else in float32.
-        clips: as of `take_clips`; shorter ones are looped to the length of the longest.
-        cache: folder; a file's name is a hash of weights, clips, code and settings.
-        network: of `build_network`, which saves building it once more.
-
-    Returns:
-        See `load_features`; None where the recipe has no frozen backbone, or its training crops are random.
+    The recipe's seed and precision are resolved; "bf16-mixed" computes in bfloat16, anything else in float32. Clips (of
+    `take_clips`) are looped to the length of the longest. A file's name is a hash of weights, clips, code and settings.
     """
     network = network or build_network(recipe, classes, device)
     if not getattr(network, "frozen", False) or recipe.crop != "squash":
-        return None
+        return None  # features would not be the same in every epoch
     copies = {"none": 0, "mirror": 1}.get(recipe.augmentation, recipe.augmented_copies)  # all mirrored ones are equal
     settings = [recipe.architecture, recipe.options, recipe.size, recipe.precision, recipe.normalisation, recipe.colour,
                 read_settings(frames_folder), copies and [recipe.augmentation, copies, recipe.seed]]
@@ -86,14 +79,13 @@ def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], fr
     # One thread a process: two that share each convolution stall whenever another program takes one of the cores.
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         encoded = joblib.Parallel(processes, return_as="generator")(
-            joblib.delayed(_encode)(json.dumps(asdict(whole)), part, tuple(classes), frames_folder, copies, device)
+            joblib.delayed(_encode)(json.dumps([asdict(whole), classes]), part, frames_folder, copies, device)
             for part in parts)
         title = f"batches of {CLIPS_A_JOB} clips through the frozen backbone"
         features = torch.from_numpy(np.concatenate(list(track(encoded, total=len(parts), title=title)), axis=1))
     if copies:  # the clips as they are serve every augmentation
-        plain = prepare_features(replace(recipe, augmentation="none"), clips, classes, frames_folder, cache, device,
-                                 network)
-        features = torch.cat([load_features(plain), features])
+        others = clips, classes, frames_folder, cache, device, network
+        features = torch.cat([load_features(prepare_features(replace(recipe, augmentation="none"), *others)), features])
     with atomic_write(file) as temporary:
         save_file({"features": features}, temporary)
     return file
@@ -104,42 +96,36 @@ def load_features(file: Path) -> torch.Tensor:
     return load_file(file)["features"]
 
 
-def _encode(settings: str, clips: pd.DataFrame, classes: tuple[str, ...], frames_folder: Path, copies: int,
-            device: str) -> np.ndarray:
-    """Features of some clips, plain or in augmented copies: float16 (versions, clips, length, feature_width)."""
-    recipe, network, versions = Recipe(**json.loads(settings)), _load_encoder(settings, classes, device), []
-    dataset, _ = build_datasets(recipe, clips.assign(subset="training"), list(classes), frames_folder)
+def _encode(settings: str, clips: pd.DataFrame, frames_folder: Path, copies: int, device: str) -> np.ndarray:
+    (recipe, classes, network), versions = _load_encoder(settings, device), []
+    dataset, _ = build_datasets(recipe, clips.assign(subset="training"), classes, frames_folder)
     for number in range(1, 1 + copies) if copies else [0]:
         dataset.draw = (recipe.seed, number, int(clips.index[0])) if copies else None
         with torch.inference_mode():
             encoded = [network.encode(items[None].to(device))[0].half().cpu() for items, _ in dataset]
         versions.append(torch.stack(encoded))
     FRAMES.clear()  # they are not needed again
-    return torch.stack(versions).numpy()
+    return torch.stack(versions).numpy()  # float16 (versions, clips, length, feature_width)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_encoder(settings: str, classes: tuple[str, ...], device: str) -> nn.Module:
+def _load_encoder(settings: str, device: str) -> tuple[Recipe, list[str], nn.Module]:
     prepare_training()
-    recipe = Recipe(**json.loads(settings))
-    network = build_network(recipe, list(classes), device).to(device).eval()
+    settings, classes = json.loads(settings)
+    recipe = Recipe(**settings)
+    network = build_network(recipe, classes, device).to(device).eval()
     fold_normalisation(network.features)
     if recipe.precision == "bf16-mixed":
         # Not autocast: with the weights in bfloat16 once and for all, frames go through 1.7 times as fast.
         network.features.to(torch.bfloat16).register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
-    return network
+    return recipe, classes, network
 
 
 def fold_normalisation(network: nn.Module) -> None:
-    """Fuse batch normalisations with the convolutions before them, in place; for evaluation, where it saves a third.
-
-    A convolution and its normalisation have to follow each other among their parent's children, as they do in all
-    backbones here; an activation that is a part of the normalisation stays.
-    """
-    for child in network.children():
-        fold_normalisation(child)
-    for (first, convolution), (second, normalisation) in itertools.pairwise(list(network.named_children())):
-        if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
-            fused = fuse_conv_bn_eval(convolution, normalisation)
-            setattr(network, first, fused.to(memory_format=torch.channels_last))
-            setattr(network, second, getattr(normalisation, "act", nn.Identity()))
+    """Fuse batch normalisations with the convolutions right before them, in place; in evaluation it saves a third."""
+    for parent in list(network.modules()):
+        for (first, convolution), (second, normalisation) in itertools.pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
+                fused = fuse_conv_bn_eval(convolution, normalisation)
+                setattr(parent, first, fused.to(memory_format=torch.channels_last))
+                setattr(parent, second, getattr(normalisation, "act", nn.Identity()))  # timm's have an activation

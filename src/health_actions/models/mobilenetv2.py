@@ -10,13 +10,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 class InvertedResidual(nn.Module):
-    """More channels by 1 x 1 x 1, depthwise 3 x 3 x 3, fewer channels by 1 x 1 x 1; a shortcut where shapes allow it.
-
-    Args:
-        inputs, outputs: channels.
-        expansion: factor of the channels in between; 1: without the first convolution.
-        stride: of the depthwise convolution, in all three directions.
-    """
+    """More channels by 1 x 1 x 1, depthwise 3 x 3 x 3, fewer channels by 1 x 1 x 1; a shortcut where shapes fit."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int):
         super().__init__()
@@ -37,9 +31,8 @@ class MobileNetV2(Network3d):
     """3-D MobileNetV2 (study B, Table 3), names and shapes of its weights as published.
 
     Args:
-        num_classes: number of logits.
         width_mult: factor of all channels; published results are of 1.0. Less than 1/16 is a ValueError.
-        dropout: probability in the head; published 0.9, with which short trainings stay at chance.
+        dropout: published 0.9, with which short trainings stay at chance.
     """
 
     def __init__(self, *, num_classes: int, width_mult: float = 1.0, dropout: float = 0.9):

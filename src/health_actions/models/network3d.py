@@ -21,17 +21,11 @@ class GlobalMean(nn.Module):
 
 
 class Network3d(nn.Module):
-    """A 3-D CNN of study B. A subclass builds its layers and ends with `initialise`; `build_model` does the rest.
+    """A 3-D CNN of study B. A subclass builds its layers and ends with `initialise`; `build_model` does the rest."""
 
-    Attributes:
-        architecture: name for `build_model`, which sets it.
-        head: name of the part that makes the logits; it is replaced for fine-tuning.
-        last_layer_only: whether the head alone is trained.
-    """
-
-    architecture: str | None = None
-    head = "classifier"
-    last_layer_only = False
+    architecture: str | None = None  # name for `build_model`, which sets it
+    head = "classifier"  # name of the part that makes the logits; it is replaced for fine-tuning
+    last_layer_only = False  # whether the head alone is trained
 
     def initialise(self) -> None:
         """Give the convolutions their first weights: Kaiming's (He et al., 2015), by the number of outputs."""

@@ -82,11 +82,8 @@ ARCHITECTURES = {
 class ResNet3d(Network3d):
     """3-D residual network (study B, Table 3), names and shapes of its weights as published.
 
-    Args:
-        architecture: one of `ARCHITECTURES`.
-        num_classes: number of logits.
-        shortcut: where a block changes the maps' shape, "A" takes every other value and adds empty channels, "B" learns
-            a 1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others. Else a ValueError.
+    Where a block changes the maps' shape, shortcut "A" takes every other value and adds empty channels, "B" learns a
+    1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others. Else a ValueError.
     """
 
     head = "fc"

@@ -20,12 +20,7 @@ class ChannelShuffle(nn.Module):
 
 
 class ShuffleUnit(nn.Module):
-    """Two branches whose channels are shuffled: with a stride both convolve, without one the first does nothing.
-
-    Args:
-        inputs, outputs: channels; the same without a stride.
-        stride: 1 or 2, in all three directions.
-    """
+    """Two branches whose channels are shuffled: with a stride of 2 both convolve, with one of 1 the second alone."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -51,9 +46,8 @@ class ShuffleNetV2(Network3d):
     """3-D ShuffleNetV2 (study B, Table 3), names and shapes of its weights as published.
 
     Args:
-        num_classes: number of logits.
         width_mult: one of `WIDTHS`, else a ValueError; published results are of 1.0.
-        dropout: probability in the head; published 0.9, with which short trainings stay at chance.
+        dropout: published 0.9, with which short trainings stay at chance.
     """
 
     def __init__(self, *, num_classes: int, width_mult: float = 1.0, dropout: float = 0.9):

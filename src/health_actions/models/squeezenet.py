@@ -11,12 +11,7 @@ FIRES = ((16, 64), (32, 128), (48, 192), (64, 256))
 
 
 class FireModule(nn.Module):
-    """Fewer channels, then two halves of more: by 1 x 1 x 1 and by 3 x 3 x 3 convolutions.
-
-    Args:
-        inputs: input channels.
-        squeezed, expanded: channels in between, and of each half of the output.
-    """
+    """Fewer channels (`squeezed`), then two halves of more: by 1 x 1 x 1 and by 3 x 3 x 3 convolutions."""
 
     def __init__(self, inputs: int, squeezed: int, expanded: int):
         super().__init__()
@@ -34,12 +29,7 @@ class FireModule(nn.Module):
 
 
 class SqueezeNet(Network3d):
-    """3-D SqueezeNet 1.1 (study B, Table 3), names and shapes of its weights as published.
-
-    Args:
-        num_classes: number of logits.
-        dropout: probability in the head; published 0.5.
-    """
+    """3-D SqueezeNet 1.1 (study B, Table 3), names and shapes of its weights and dropout as published."""
 
     def __init__(self, *, num_classes: int, dropout: float = 0.5):
         super().__init__()

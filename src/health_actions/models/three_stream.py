@@ -10,6 +10,11 @@ from health_actions.data.streams import draw_flow, draw_gradients
 from health_actions.models.cnn_lstm import BACKBONES, FrameNetwork, LstmHead
 
 
+def fuse_streams(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (batch, streams, classes) -> of the streams' mean probabilities (batch, classes); others stay."""
+    return logits.log_softmax(-1).logsumexp(1) if logits.ndim == 3 else logits
+
+
 class ThreeStream(FrameNetwork):
     """A frozen CNN looks at RGB frames, optical flow and oriented gradients; each stream has its own LSTM (Table 5).
 
@@ -33,11 +38,7 @@ class ThreeStream(FrameNetwork):
             for _ in self.streams)
 
     def encode(self, clips: torch.Tensor) -> torch.Tensor:
-        """RGB clips (batch, 3, frames, size, size), 0-1 -> features (batch, frames, 3 * feature_width), as `streams`.
-
-        Raises:
-            ValueError: for clips outside of 0-1, such as normalised ones.
-        """
+        """RGB clips (batch, 3, frames, size, size), 0-1 -> features (batch, frames, 3 * feature_width)."""
         low, high = clips.aminmax()
         if low < 0 or high > 1:
             raise ValueError("three_stream takes clips in 0-1 and normalises them itself; "
@@ -54,9 +55,5 @@ class ThreeStream(FrameNetwork):
         return torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)], dim=1)
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """Features of `encode` -> logits (batch, num_classes), see `fuse`."""
-        return self.fuse(self.classify_streams(features))
-
-    def fuse(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of each stream (batch, 3, num_classes) -> (batch, num_classes): log of their mean probabilities."""
-        return logits.float().log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
+        """Features of `encode` -> logits (batch, num_classes): the log of the streams' mean probabilities."""
+        return fuse_streams(self.classify_streams(features).float()) - math.log(len(self.streams))

@@ -15,16 +15,10 @@ VIDEO_WEIGHTS = {name: torchvision.models.get_model_weights(name).KINETICS400_V1
 
 
 def build_video_model(name: str, *, num_classes: int, pretrained: str | None = None) -> nn.Module:
-    """Build one of torchvision's video models; names and shapes of its weights are torchvision's.
+    """Build one of `VIDEO_WEIGHTS`; names and shapes of its weights are torchvision's.
 
     MViT takes 16 frames of 224 pixels and S3D needs 16 of 224 or more: they enlarge other clips to that by
-    interpolation (and cost as much as if they were so large).
-
-    Args:
-        name: one of `VIDEO_WEIGHTS`.
-        num_classes: number of logits.
-        pretrained: None, or "kinetics400": torchvision's weights with a new last layer, see `load_from_hub` for
-            errors. Others are a ValueError.
+    interpolation (and cost as much as if they were so large). `pretrained`: "kinetics400" keeps all but the last layer.
     """
     if pretrained not in (None, "kinetics400"):
         raise ValueError(f"{name}: pretrained must be None or 'kinetics400', found {pretrained!r}")

@@ -11,20 +11,9 @@ from health_actions.models.checkpoints import CARD_KEYS, read_folder, take_first
 from health_actions.models.speedups import speed_up
 from health_actions.paths import atomic_write, place_inside, write_text
 
-SOURCE = ("the model zoo of the public repository okankop/Efficient-3DCNNs (Kopuklu et al., 2019), "
-          "a folder of files that its README links")
-
 
 def save_model(folder: Path, model: nn.Module, card: dict) -> None:
-    """Write a model folder: weights.safetensors, and card.json that says what the weights are.
-
-    Args:
-        folder: made if missing.
-        model: built by `build_model` with `card["architecture"]`.
-        card: architecture (the arguments of `build_model`), classes, preprocessing (mean, std, colour), frames (height,
-            length, stride of the store), clip (size, window, stride, crop), training (protocol and settings), data
-            (hash), scores. A ValueError when it lacks one of these.
-    """
+    """Write weights.safetensors and card.json, whose `architecture` are the arguments of `build_model` for `model`."""
     missing = [key for key in CARD_KEYS if key not in card]
     if missing:
         raise ValueError(f"the card of {folder} lacks {', '.join(missing)}")
@@ -36,9 +25,7 @@ def save_model(folder: Path, model: nn.Module, card: dict) -> None:
 def load_model(folder: Path) -> tuple[nn.Module, dict]:
     """Read a model folder: the model in evaluation mode, made faster on CPUs by `speed_up`, and its card.
 
-    Raises:
-        FileNotFoundError: when one of the two files is missing; says what makes it.
-        ValueError: when a file is damaged or the two do not belong together.
+    FileNotFoundError or ValueError when a file is missing or damaged, or the two do not belong together.
     """
     card, state = read_folder(Path(folder))
     try:
@@ -52,32 +39,13 @@ def load_model(folder: Path) -> tuple[nn.Module, dict]:
     return speed_up(model.eval()), card
 
 
-def find_released(folder: Path, name: str) -> Path:
-    """A released Kinetics-600 file.
-
-    Raises:
-        FileNotFoundError: when it is not there; says where to get it and how it must be called.
-    """
-    file = Path(folder) / name
-    if not file.is_file():
-        found = ", ".join(sorted(path.name for path in Path(folder).glob("*"))) or "nothing"
-        raise FileNotFoundError(f"no {folder.name}/{name}: get it from {SOURCE} and put it there under this name. "
-                                f"Found in {folder.name}/: {found}")
-    return file
-
-
 def write_start(folder: Path, weights: str | None) -> None:
     """Write `<folder>/start.json`: the path, from the project's root, of the weights to start from; None for none."""
     write_text(Path(folder) / "start.json", json.dumps({"weights": weights}) + "\n")
 
 
 def read_start(folder: Path) -> str | None:
-    """What `write_start` wrote.
-
-    Raises:
-        FileNotFoundError: when the pretraining has not run.
-        ValueError: when the file is damaged, or names a path outside of the project.
-    """
+    """What `write_start` wrote; FileNotFoundError when the pretraining has not run, ValueError for a damaged file."""
     file = Path(folder) / "start.json"
     if not file.is_file():
         raise FileNotFoundError(f"no {file}: run the pretraining first (make repro)")

@@ -1,10 +1,13 @@
 """What a video shows over time and where in it a model looks; drawn without pyplot, so threads may draw at once."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from health_actions.analysis.recognition import NONE, Answer
 from health_actions.figures.pictures import overlay_saliency, take_squares
 
 
@@ -13,11 +16,27 @@ def write_time(seconds: float, _=None) -> str:
     return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
+def build_timeline(answers: Iterable[Answer], classes: list[str]) -> pd.DataFrame:
+    """One row a window: start, end (seconds), action, and the probability of each class."""
+    rows = [(answer.start, answer.end, answer.action, *answer.probabilities) for answer in answers]
+    return pd.DataFrame(rows, columns=["start", "end", "action", *classes])
+
+
+def find_events(timeline: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Stretches of a timeline with one action, other than `NONE`: action, start, end (seconds), confidence (mean of the
+    largest probabilities), windows (n)."""
+    changes = timeline["action"] != timeline["action"].shift()
+    rows = timeline.assign(confidence=timeline[classes].max(axis=1), stretch=changes.cumsum())
+    events = rows.groupby("stretch").agg(action=("action", "first"), start=("start", "first"), end=("end", "last"),
+                                         confidence=("confidence", "mean"), windows=("action", "size"))
+    return events[events["action"] != NONE].reset_index(drop=True)
+
+
 def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[str], alerts: list[str] = ()) -> Figure:
     """Each action's probability over time, with a bar for each event; alerts in another colour.
 
     Args:
-        timeline, events: of `recognition.build_timeline` (one row at least) and `recognition.find_events`.
+        timeline, events: of `build_timeline` (one row at least) and `find_events`.
         classes, alerts: a row each; those of them that must not be missed.
     """
     figure = Figure(figsize=(7.5, 0.27 * len(classes) + 1.2))
