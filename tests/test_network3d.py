@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import mark_slow
 from torch import nn
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ def draw_clips() -> torch.Tensor:
     return torch.rand((2, 3, 8, 32, 32), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", mark_slow(PARAMETERS, {*PARAMETERS} - {"resnet101", "resnext101"}))
 def test_networks_have_the_published_parameters_and_take_any_clip(name):
     with torch.device("meta"):
         model = build_model(name, num_classes=9, frames=16, size=112)
@@ -26,7 +27,7 @@ def test_networks_have_the_published_parameters_and_take_any_clip(name):
             assert model(torch.empty(2, 3, frames, size, size)).shape == (2, 9)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", mark_slow(PARAMETERS, ["resnet18", "mobilenetv2", "shufflenetv2", "squeezenet"]))
 def test_every_weight_is_trained(name):
     model = build_model(name, **SMALL, **({} if name.startswith("res") else {"dropout": 0.0})).train()
     for block in model.modules():  # a bottleneck begins as its shortcut: without this, only its second step trains it

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import mark_slow
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -115,7 +116,7 @@ def test_channels_are_shuffled_as_torch_does_and_their_gradients_have_no_gaps():
         assert torch.equal(torchs, own) and own.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-@pytest.mark.parametrize("name", STUDY_B)
+@pytest.mark.parametrize("name", mark_slow(STUDY_B, ["resnet18", "mobilenetv2", "shufflenetv2", "squeezenet"]))
 def test_a_network_keeps_its_weights_answers_and_gradients(name):
     torch.manual_seed(0)
     plain = build_model(name, **SMALL).eval()  # statistics of two clips would enlarge every rounding

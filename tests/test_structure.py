@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import mark_slow
 from matplotlib import pyplot
 
 from health_actions.figures.networks import draw_structure
@@ -13,7 +14,8 @@ NETWORKS = ["c3d", *ARCHITECTURES, "mobilenetv2", "shufflenetv2", "squeezenet"]
 DRAWN = ["shufflenetv2", "cnn_lstm_custom", "mvit_v2_s"]
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "convlstm", "cnn_lstm_custom", *VIDEO_WEIGHTS])
+@pytest.mark.parametrize("name", mark_slow([*NETWORKS, "convlstm", "cnn_lstm_custom", *VIDEO_WEIGHTS],
+                                           ["resnet18", "convlstm", *DRAWN]))
 def test_the_parts_sum_up_to_the_whole(name):
     with torch.device("meta"):  # shapes alone
         model = build_model(name, num_classes=5, **CLIP)
