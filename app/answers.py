@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from app.charts import build_timeline, find_events, plot_timeline, show_attention, write_time
+from app.charts import build_timeline, find_events, plot_timeline, show_saliency, write_time
 from app.uploads import MAX_FILES, Upload
 from health_actions.analysis.recognition import NONE, Answer, Recogniser
 from health_actions.analysis.saliency import compute_saliency
@@ -148,7 +148,7 @@ def explain(recogniser: Recogniser, answer: Answer) -> dict:
     clip = recogniser.transform(recogniser.spatial(frames)).transpose(0, 1)
     saliency = compute_saliency(recogniser.model, clip, recogniser.classes.index(answer.action))
     middle = len(frames) // 2
-    return {"picture": embed_figure(show_attention(answer.frames[middle], saliency[middle].numpy()), "png"),
+    return {"picture": embed_figure(show_saliency(answer.frames[middle], saliency[middle].numpy()), "png"),
             "time": (answer.start + answer.end) / 2, "action": answer.action}
 
 

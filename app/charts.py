@@ -59,7 +59,7 @@ def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[st
     return figure
 
 
-def show_attention(frame: np.ndarray, saliency: np.ndarray) -> Figure:
+def show_saliency(frame: np.ndarray, saliency: np.ndarray) -> Figure:
     """The square in the middle of a frame, uint8 (height, width, 3), bright where a model's answer depends on it.
 
     `saliency` (side, side) is of the square, 0 or more; see `overlay_saliency`.

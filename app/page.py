@@ -132,7 +132,7 @@ def add_check(root: Path, study: str, look: Callable, make_input: Callable) -> N
         recogniser = load_recogniser(root, study)
         recogniser.read = read_upload
     except (OSError, ValueError) as error:
-        gradio.HTML(str(read_template().notice(f"There is no model: {error}.")), elem_classes="answers")
+        gradio.HTML(str(read_template().notice(f"No model could be loaded: {error}.")), elem_classes="answers")
         return
 
     def answer(value, progress=gradio.Progress()):  # noqa: B008, Gradio finds it by its default

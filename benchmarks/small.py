@@ -102,7 +102,8 @@ def write_small_clips(project: Path) -> None:
 
 def run_side_by_side(project: Path) -> None:
     """Both studies at a time, in two copies, since dvc runs one stage after the other; then what needs both."""
-    other, stages = shutil.copytree(project, project.parent / "other"), yaml.safe_load((project / "dvc.yaml").read_text())
+    other = shutil.copytree(project, project.parent / "other")
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda folder, study: run(folder, "dvc", "repro", *(
             name for name in stages["stages"] if name.startswith(study))), (project, other), ("handwash_", "ntu_")))

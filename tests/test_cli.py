@@ -120,12 +120,6 @@ def test_options_replace_values_of_params(call, project):
     assert code == 0 and "made: validation clip top-1" in output
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
-def test_help_lists_the_options(call, command):
-    code, output, _ = call(command, "--help")
-    assert code == 0 and "--study" in output
-
-
 def test_help_loads_no_heavy_package():
     code = ("import sys; from health_actions.cli import app; app(['train', '--help'], standalone_mode=False); "
             "sys.exit(len({'torch', 'pandas', 'av', 'lightning'} & set(sys.modules)))")

@@ -249,7 +249,7 @@ def test_a_backbone_gives_the_same_features_with_its_normalisations_fused(backbo
             plain(images)  # batch statistics that are not 0 and 1
     plain.eval()
     fused = copy.deepcopy(plain)
-    features.fold_normalisation(fused.features)
+    features.fuse_normalisation(fused.features)
     left = [layer for layer in fused.features.modules() if isinstance(layer, nn.BatchNorm2d)]
     assert backbone == "alexnet" or len(left) < sum(
         isinstance(layer, nn.BatchNorm2d) for layer in plain.features.modules())

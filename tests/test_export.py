@@ -110,5 +110,5 @@ def test_a_model_that_onnx_cannot_hold_is_refused(folder, tmp_path, monkeypatch)
 
 def test_three_streams_cannot_be_exported(tmp_path):
     save_random_model(tmp_path / "model", "three_stream", "handwash", backbone="custom")
-    with pytest.raises(ValueError, match="three_stream cannot be exported: OpenCV draws its flow and gradients"):
+    with pytest.raises(ValueError, match="three_stream cannot be exported: its optical flow and HOG are computed"):
         export_model(tmp_path / "model", tmp_path / "exported")

@@ -37,8 +37,3 @@ def test_the_root_is_found_from_any_folder_inside(tmp_path, monkeypatch):
     monkeypatch.chdir(inner)
     assert at_root("data/x") == tmp_path.resolve() / "data" / "x"
     assert at_root(tmp_path / "data") == tmp_path / "data"
-
-
-def test_no_root_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no dvc.yaml"):
-        find_root(tmp_path)

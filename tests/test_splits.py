@@ -167,5 +167,5 @@ def test_the_published_split_shares_performers_cameras_and_takes_and_the_audit_s
 
 
 def test_clips_all_on_one_side_of_a_protocol_of_ntu_are_an_error(catalogue):
-    with pytest.raises(ValueError, match="cross_subject trains with P001(.|\n)*all on one side, subject_1"):
+    with pytest.raises(ValueError, match="cross_subject trains on P001(.|\n)*all on one side, subject_1"):
         make_splits(catalogue.assign(recording="subject_1"), protocol="cross_subject", folds=4)

@@ -5,12 +5,12 @@ from matplotlib import pyplot
 
 from health_actions.figures.networks import draw_structure
 from health_actions.models import build_model
-from health_actions.models.resnet3d import ARCHITECTURES
+from health_actions.models.resnet3d import RESNETS
 from health_actions.models.structure import count_operations, describe_structure, measure_latency
 from health_actions.models.torchvision_video import VIDEO_WEIGHTS
 
 CLIP = {"frames": 8, "size": 32}
-NETWORKS = ["c3d", *ARCHITECTURES, "mobilenetv2", "shufflenetv2", "squeezenet"]
+NETWORKS = ["c3d", *RESNETS, "mobilenetv2", "shufflenetv2", "squeezenet"]
 DRAWN = ["shufflenetv2", "cnn_lstm_custom", "mvit_v2_s"]
 
 

@@ -409,8 +409,8 @@ def test_a_loss_that_is_not_finite_names_the_learning_rate(train, splits, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize(("choice", "words"), [({"compile": "yes"}, "compile must be True, False, auto"),
-                                               ({"accelerator": "tpu"}, "accelerator must be auto, cpu")])
+@pytest.mark.parametrize(("choice", "words"), [({"compile": "yes"}, "compile must be one of True, False, auto"),
+                                               ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu")])
 def test_a_choice_that_does_not_exist_is_named(choice, words, first_fold, index, frames_folder, tmp_path):
     with pytest.raises(ValueError, match=words):
         train_runs({"one": Run(make_recipe(), first_fold)}, index, frames_folder=frames_folder, resume_folder=tmp_path,

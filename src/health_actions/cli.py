@@ -123,10 +123,10 @@ def train(
     gamma: Annotated[float | None, typer.Option(help="Factor of the learning rate at each step.")] = None,
     step_size: Annotated[int | None, typer.Option(min=1, help="Epochs between two such steps.")] = None,
     cuda: Annotated[bool, typer.Option(help="Train on a GPU.")] = False,
-    checkpoint: Annotated[str | None, typer.Option(help="Weights to start from: imagenet, or a model folder.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="Initial weights: imagenet, or a path (3-D CNN).")] = None,
     data_aug: Annotated[str | None, typer.Option(help="none, translation, contrast or mirror.")] = None,
     aug_prob: Annotated[float | None, typer.Option(min=0, max=1, help="Share of clips that are augmented.")] = None,
-    folds: Annotated[int, typer.Option(min=1, help="Number of folds of the split.")] = 1,
+    folds: Annotated[int, typer.Option(min=1, help="Train the first so many folds.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
 ) -> None:
     """Train one architecture; other values are as in params.yaml. After an interruption, the same command resumes."""

@@ -40,7 +40,7 @@ def read_stage(root: Path, stage: str) -> tuple[dict, str]:
     values = {**values, "item": dict.fromkeys(entry.get("matrix", {}), item)}
 
     def fill(text: str) -> str:
-        return re.sub(r"\$\{([\w.]+)\}", lambda found: str(pick(values, found[1])), text)
+        return re.sub(r"\$\{([\w.]+)\}", lambda found: str(pick(values, found[1], "dvc.yaml or params.yaml")), text)
 
     sections = {}
     for key in map(fill, entry.get("params", [])):

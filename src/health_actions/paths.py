@@ -63,7 +63,7 @@ def read_yaml(file: Path):
 def atomic_write(path: Path):
     """Give a temporary name beside `path` to write to; it becomes `path` only when the block ends without an error.
 
-    A killed run or a full disk so never leaves half a file under a name that is trusted later.
+    So a killed run or a full disk never leaves an incomplete file under the final name.
 
     Raises:
         OSError: when it cannot be written; names the file and, on a full disk, how much is free and what to do.

@@ -41,7 +41,7 @@ def match_parameters(notebook: Path, sections: dict) -> dict:
     for name, value in sections.items():
         whole = not isinstance(value, dict) or known.get(name, {"default": ""})["default"].startswith("{")
         given |= {name: value} if whole else value
-    if "profile" not in known:  # it chose the values, and is one itself for the report alone
+    if "profile" not in known:  # the profile selects values; the report's notebook alone has it as a parameter
         given.pop("profile", None)
     unknown = [name for name in given if name not in known]
     if unknown:
@@ -142,7 +142,7 @@ def follow(log: Path):
 
 def main(
     notebook: Annotated[Path, typer.Argument(help="The notebook, as committed.")],
-    stage: Annotated[str, typer.Option(envvar="DVC_STAGE", help="Its stage in dvc.yaml, with @model if it has one.")],
+    stage: Annotated[str, typer.Option(envvar="DVC_STAGE", help="Its stage in dvc.yaml; name@value with a matrix.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="A further parameter, name=value.")] = None,
 ) -> None:
     """Run one notebook as a stage of dvc.yaml."""

@@ -30,7 +30,7 @@ def export_model(folder: Path, output: Path) -> Path:
     model, card = load_model(folder)
     name = card["architecture"]["name"]
     if name == "three_stream":
-        raise ValueError(f"{name} cannot be exported: OpenCV draws its flow and gradients, outside of the network")
+        raise ValueError(f"{name} cannot be exported: its optical flow and HOG are computed outside of the network")
     plain = build_model(**card["architecture"])  # without what makes it faster in torch
     plain.load_state_dict(model.state_dict())
     try:

@@ -80,6 +80,8 @@ def open_clip(folder: Path, name: str) -> Clip:
 
 def read_index(folder: Path) -> pd.DataFrame:
     """Read the index that `extract_frames` wrote; recordings stay text, empty fields empty."""
+    if not (Path(folder) / "index.csv").is_file():
+        raise FileNotFoundError(f"no frames in {folder}: extract them first (make repro)")
     text = dict.fromkeys(["clip", "path", "class", "recording", "scene", "take", "given_split", "reason", "note"], str)
     return pd.read_csv(Path(folder) / "index.csv", dtype=text, keep_default_na=False, na_values={"frames": [""]})
 
@@ -91,7 +93,7 @@ def read_settings(folder: Path) -> dict:
 
 
 def name_folders(clips: pd.DataFrame) -> dict[str, str]:
-    """Clip -> its folder's name in study B's code: the last part of its path; where two share it, all, joined by _."""
+    """Clip -> its folder's name in study B's code: the last part of its path, or all joined by _ where two share it."""
     names = clips["clip"].str.rpartition("/")[2]
     names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
     return dict(zip(clips["clip"], names, strict=True))

@@ -76,7 +76,8 @@ class Sandbox(contextlib.AbstractContextManager):
             while True:
                 start, allowed = time.monotonic(), max(0.0, min(PATIENCE, work))
                 if not connection.poll(allowed):
-                    raise UnreadableVideo(f"takes too long to decode: more than {allowed:.0f} seconds without a frame")
+                    limit = f"{PATIENCE:.0f} seconds without a frame" if work >= PATIENCE else f"{WORK:.0f} seconds"
+                    raise UnreadableVideo(f"takes too long to decode: more than {limit}")
                 message = connection.recv_bytes(200_000_000)
                 work -= time.monotonic() - start
                 if message[:1] != ITEM:

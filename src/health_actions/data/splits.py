@@ -43,7 +43,7 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
         column, training = NTU_PROTOCOLS[protocol]
         trains = clips[column].isin(training)
         if trains.nunique() < 2:
-            raise ValueError(f"{protocol} trains with {', '.join(training)} and tests the others; these clips are all "
+            raise ValueError(f"{protocol} trains on {', '.join(training)} and tests the others; these clips are all "
                              f"on one side, {', '.join(sorted(clips[column].unique())[:8])}: use by_performer")
         clips = clips.assign(given_split=np.where(trains, "training", "testing"))
     listed = clips.filter(["clip", "class", "recording", "scene", "take"])
@@ -92,7 +92,7 @@ def cut_parts(clips: pd.DataFrame, group_column: str | None, folds: int, seed: i
 
 
 def _complete_given(clips: pd.DataFrame, seed: int) -> np.ndarray:
-    """The subsets that folders give. Validation clips test where none do; training clips validate where none do."""
+    """The subsets that folders give. Validation clips test where none do; a fifth of the training clips validates."""
     subset = clips["given_split"].replace("", "training").to_numpy(dtype=object)
     if "testing" not in subset:
         subset[subset == "validation"] = "testing"

@@ -25,7 +25,7 @@ AUGMENTATIONS = {
 def build_input_transform(mean: list[float], std: list[float], colour: str = "rgb") -> v2.Transform:
     """uint8 frames in 0-255 -> float32, scaled to 0-1, minus mean, divided by std (per channel, in 0-1).
 
-    `colour` "bgr" reverses the channels, as study A's code did; the first of mean and std then apply to blue.
+    `colour` "bgr" reverses the channels, as both papers' code did; the first of mean and std then apply to blue.
     """
     order = [v2.Lambda(functools.partial(torch.flip, dims=(-3,)))] if colour == "bgr" else []
     return v2.Compose([*order, v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])

@@ -1,1 +1,1 @@
-"""The reports' charts and pictures, in one style (matplotlibrc); each function draws one figure and returns it."""
+"""The report's charts, pictures and tables, in one style (matplotlibrc)."""

@@ -51,8 +51,8 @@ def compare_runs(results: dict, classes: list[str]) -> pd.DataFrame:
 def compare_pair(first: pd.DataFrame, second: pd.DataFrame) -> dict:
     """McNemar's exact test (1947) of two models on the clips that both were tested on: counts of clips, two-sided p.
 
-    Only clips that one model has right and the other wrong tell which is better. If neither is, such a clip is as
-    likely one's as the other's.
+    Only clips on which exactly one model is right count. If both models are equally good, each is right on half of
+    these.
     """
     merged = first.merge(second, on=["clip", "class"], suffixes=("_first", "_second"))
     one, other = ((merged[f"predicted_{name}"] == merged["class"]).to_numpy() for name in ("first", "second"))

@@ -23,7 +23,7 @@ _open_kept = cached(CLIPS)(lambda folder, name, written: open_clip(folder, name)
 
 
 def derive_generator(*numbers: int | str) -> torch.Generator:
-    """A generator for each (seed, fold, epoch, clip) and the like: a resumed run draws what a whole one does."""
+    """A generator for each (seed, fold, epoch, clip): a resumed run draws the same numbers as an uninterrupted one."""
     return torch.Generator().manual_seed(int(hashlib.sha256(repr(numbers).encode()).hexdigest()[:14], 16))
 
 

@@ -36,7 +36,7 @@ def hash_text(*texts: str) -> str:
 
 def hash_files(path: Path) -> str:
     """20 hexadecimal digits that stand for a file, or for the names and contents of a folder's files."""
-    files = [file for file in sorted(Path(path).rglob("*")) or [Path(path)] if file.is_file()]
+    files = [file for file in sorted(Path(path).rglob("*")) or [Path(path)] if file.is_file() and file.suffix != ".pyc"]
     return hash_text(*(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files))
 
 
@@ -55,7 +55,7 @@ def build_network(recipe: Recipe, classes: list[str], device: str = "cpu") -> nn
 
 def prepare_features(recipe: Recipe, clips: pd.DataFrame, classes: list[str], frames_folder: Path, cache: Path,
                      device: str = "cpu", network: nn.Module | None = None) -> Path | None:
-    """The file of a frozen backbone's features of every frame of every clip, computed unless it is there.
+    """The file with a frozen backbone's features of every frame of every clip, computed if it is missing.
 
     The recipe's seed and precision are resolved; "bf16-mixed" computes in bfloat16, anything else in float32. Clips (of
     `take_clips`) are looped to the length of the longest. A file's name is a hash of weights, clips, code and settings.
@@ -114,14 +114,14 @@ def _load_encoder(settings: str, device: str) -> tuple[Recipe, list[str], nn.Mod
     settings, classes = json.loads(settings)
     recipe = Recipe(**settings)
     network = build_network(recipe, classes, device).to(device).eval()
-    fold_normalisation(network.features)
+    fuse_normalisation(network.features)
     if recipe.precision == "bf16-mixed":
         # Not autocast: with the weights in bfloat16 once and for all, frames go through 1.7 times as fast.
         network.features.to(torch.bfloat16).register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
     return recipe, classes, network
 
 
-def fold_normalisation(network: nn.Module) -> None:
+def fuse_normalisation(network: nn.Module) -> None:
     """Fuse batch normalisations with the convolutions right before them, in place; in evaluation it saves a third."""
     for parent in list(network.modules()):
         for (first, convolution), (second, normalisation) in itertools.pairwise(list(parent.named_children())):

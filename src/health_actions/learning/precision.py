@@ -27,9 +27,9 @@ def choose_precision(precision: str, device: str = "cpu", network: nn.Module | N
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def autocast(precision: str, device: str = "cpu") -> torch.autocast:
-    """Fabric's names of precisions, for code that does not use it."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
+def autocast(precision: str) -> torch.autocast:
+    """On a CPU: bfloat16 for "bf16-mixed", else float32; Fabric's names, for code that does not use it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def prepare_training() -> None:

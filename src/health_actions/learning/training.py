@@ -102,7 +102,8 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
     """The learning rate at each step, `steps` an epoch; gamma multiplies it at milestones or after every epoch."""
-    if recipe.schedule == "one_cycle":  # rises from a 25th in the first 3 tenths, then falls to 0 (Smith, 2018)
+    # Smith, 2018: rises from a 25th in the first 3 tenths, then falls to 0; beta1 or momentum: 0.95 to 0.85 and back.
+    if recipe.schedule == "one_cycle":
         return OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps)
     if recipe.schedule == "steps":
         return MultiStepLR(optimizer, [epoch * steps for epoch in recipe.milestones], recipe.gamma)
@@ -229,7 +230,7 @@ def finish_fold(fold: SimpleNamespace, network: nn.Module, kept: torch.Tensor | 
 
 
 def read_finished(fold: SimpleNamespace) -> dict | None:
-    """finished.json of a fold: rows of history, chosen and predictions; None where it is missing or its model is."""
+    """finished.json of a fold: rows of history, chosen, predictions; None where it is missing or its model changed."""
     file = fold.folder / "finished.json"
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     return None if record and fold.output and record.get("model") != features.hash_files(fold.output) else record
@@ -254,7 +255,7 @@ def train_runs(runs: dict[str, Run], index: pd.DataFrame, *, frames_folder: Path
     for name, value, known in (("compile", compile, (True, False, "auto")),
                                ("accelerator", accelerator, ("auto", "cpu", "gpu")[:2 + (device == "cuda")])):
         if value not in known:
-            raise ValueError(f"{name} must be {', '.join(map(str, known))} on this machine, found {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(map(str, known))} on this machine, found {value!r}")
     launched = torch.distributed.is_torchelastic_launched()
     local, world = (int(os.environ[f"{prefix}WORLD_SIZE"]) if launched else devices for prefix in ("LOCAL_", ""))
     hardware = {"accelerator": device, "devices": local, "num_nodes": world // local}
@@ -295,8 +296,10 @@ def plan_run(name: str, run: Run, index: pd.DataFrame, resume_folder: Path, devi
     clips = take_clips(run.splits, index)
     kept = features.prepare_features(recipe, clips, classes, frames_folder, resume_folder, device, network)
     data = features.hash_text(clips.merge(run.splits).to_csv(index=False), json.dumps(read_settings(frames_folder)))
+    from_file = recipe.weights not in (None, "imagenet", "kinetics400")
+    weights = features.hash_files(at_root(recipe.weights)) if from_file else ""
     key = features.hash_text(json.dumps(asdict(recipe)), str(classes), data, features.hash_code(), str(run.tested),
-                    features.hash_files(at_root(recipe.weights)) if "/" in (recipe.weights or "") else "")
+                             weights)
     trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
     cost = recipe.epochs * (recipe.window * trained if kept else
                             count_operations(network, frames=recipe.window, size=recipe.size))

@@ -15,7 +15,7 @@ from health_actions.models.cnn_lstm import BACKBONES, UNCHANGED, CnnLstm
 from health_actions.models.convlstm import ConvLstm
 from health_actions.models.mobilenetv2 import MobileNetV2
 from health_actions.models.network3d import Network3d
-from health_actions.models.resnet3d import ARCHITECTURES, ResNet3d
+from health_actions.models.resnet3d import RESNETS, ResNet3d
 from health_actions.models.shufflenetv2 import ShuffleNetV2
 from health_actions.models.squeezenet import SqueezeNet
 from health_actions.models.three_stream import ThreeStream
@@ -30,7 +30,7 @@ REGISTRY = {
     **{f"cnn_lstm_{name}": (partial(CnnLstm, name), expected) for name, (_, expected) in BACKBONES.items()},
     "three_stream": (ThreeStream, UNCHANGED),
     "c3d": (C3d, UNCHANGED),
-    **{name: (partial(ResNet3d, name), UNCHANGED) for name in ARCHITECTURES},
+    **{name: (partial(ResNet3d, name), UNCHANGED) for name in RESNETS},
     "mobilenetv2": (MobileNetV2, UNCHANGED),
     "shufflenetv2": (ShuffleNetV2, UNCHANGED),
     "squeezenet": (SqueezeNet, UNCHANGED),
@@ -82,9 +82,11 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
         network.architecture = name
         if pretrained is not None:
             head = network.get_submodule(network.head)
-            first_weights = copy.deepcopy(head.state_dict())
+            initial_weights = copy.deepcopy(head.state_dict())
             load_published(network, at_root(pretrained), replace_head=True)
-            head.load_state_dict(first_weights)
+            head.load_state_dict(initial_weights)
         if last_layer_only:
             network.freeze_body()
+    elif "pretrained" not in accepted and (pretrained or last_layer_only):
+        raise ValueError(f"{name} can only start from scratch: its class takes no `pretrained` and is no Network3d")
     return network

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 CARD_KEYS = ("architecture", "classes", "preprocessing", "frames", "clip", "training", "data", "scores")
-# What released checkpoints hold beside tensors: a score as a number of numpy's, which old and new versions name apart.
+# What released checkpoints hold beside tensors: a score as a NumPy scalar, whose type NumPy 1 and 2 name differently.
 _SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS = [(_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
             type(np.dtype("f8")), type(np.dtype("f4")), collections.defaultdict, dict]
@@ -27,7 +27,7 @@ def load_published(model: nn.Module, checkpoint: str | Path | Mapping, *, replac
         replace_head: keep the model's last layer where the checkpoint's is for another number of classes.
 
     Returns:
-        The names that were skipped (empty unless `replace_head`). A ValueError says what does not fit, and why, likely.
+        The names that were skipped (empty unless `replace_head`). A ValueError says what does not fit, and why.
     """
     said, state = _find_state(checkpoint) if isinstance(checkpoint, Mapping) else read_weights(Path(checkpoint))
     own = model.state_dict()

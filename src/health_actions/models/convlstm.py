@@ -8,10 +8,10 @@ from torch.nn import functional
 class ConvLstmCell(nn.Module):
     """One ConvLSTM layer; the four gates come from one convolution over (input, hidden state), as published."""
 
-    def __init__(self, inputs: int, width: int, kernel: int = 3):
+    def __init__(self, inputs: int, width: int):
         super().__init__()
         self.inputs, self.width = inputs, width
-        self.conv = nn.Conv2d(inputs + width, 4 * width, kernel, padding=kernel // 2)
+        self.conv = nn.Conv2d(inputs + width, 4 * width, 3, padding=1)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, channels, frames, height, width) -> last hidden state (batch, self.width, height, width)."""
@@ -22,12 +22,12 @@ class ConvLstmCell(nn.Module):
         images = clips.movedim(2, 0).flatten(0, 1)
         gates = functional.conv2d(images, from_input, self.conv.bias, padding=padding)
         hidden = clips.new_zeros(batch, self.width, height, width)
-        memory = torch.zeros_like(hidden)
+        cell = torch.zeros_like(hidden)
         for gate in gates.unflatten(0, (frames, batch)).unbind(0):
             gate = gate + functional.conv2d(hidden, from_hidden, padding=padding)
-            enter, forget, leave, content = gate.split(self.width, dim=1)
-            memory = forget.sigmoid() * memory + enter.sigmoid() * content.tanh()
-            hidden = leave.sigmoid() * memory.tanh()
+            input_gate, forget_gate, output_gate, candidate = gate.split(self.width, dim=1)
+            cell = forget_gate.sigmoid() * cell + input_gate.sigmoid() * candidate.tanh()
+            hidden = output_gate.sigmoid() * cell.tanh()
         return hidden
 
 

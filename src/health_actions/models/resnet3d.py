@@ -71,7 +71,7 @@ class Bottleneck(nn.Module):
 
 
 # Block, how many in each layer; inner and outer channels of the first layer, doubled in each next; groups; shortcut.
-ARCHITECTURES = {
+RESNETS = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), 64, 64, 1, "A"),
     "resnet50": (Bottleneck, (3, 4, 6, 3), 64, 256, 1, "B"),
     "resnet101": (Bottleneck, (3, 4, 23, 3), 64, 256, 1, "B"),
@@ -83,14 +83,14 @@ class ResNet3d(Network3d):
     """3-D residual network (study B, Table 3), names and shapes of its weights as published.
 
     Where a block changes the maps' shape, shortcut "A" takes every other value and adds empty channels, "B" learns a
-    1 x 1 x 1 convolution. Default: as published, "A" for ResNet-18 and "B" for the others. Else a ValueError.
+    1 x 1 x 1 convolution. Default, as published: "A" for ResNet-18, "B" for the others. Others: ValueError.
     """
 
     head = "fc"
 
     def __init__(self, architecture: str, *, num_classes: int, shortcut: str | None = None):
         super().__init__()
-        block, counts, inner, outputs, groups, published_shortcut = ARCHITECTURES[architecture]
+        block, counts, inner, outputs, groups, published_shortcut = RESNETS[architecture]
         shortcut = shortcut or published_shortcut
         if shortcut not in ("A", "B"):
             raise ValueError(f"{architecture}: shortcut must be 'A' or 'B', found {shortcut!r}")

@@ -11,7 +11,7 @@ from health_actions.models.cnn_lstm import BACKBONES, FrameNetwork, LstmHead
 
 
 def fuse_streams(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (batch, streams, classes) -> of the streams' mean probabilities (batch, classes); others stay."""
+    """Logits (batch, streams, classes) -> (batch, classes): the log of the summed probabilities; others stay."""
     return logits.log_softmax(-1).logsumexp(1) if logits.ndim == 3 else logits
 
 
@@ -19,8 +19,8 @@ class ThreeStream(FrameNetwork):
     """A frozen CNN looks at RGB frames, optical flow and oriented gradients; each stream has its own LSTM (Table 5).
 
     The published rival had DenseNets (`backbone="densenet121"`). One backbone serves all three streams: frozen, each
-    would have the same weights. Flow and gradients are drawn by OpenCV, without gradients for what comes before them,
-    therefore freeze=False is a ValueError. Other arguments as of `CnnLstm`; width, dropout and grid of each stream.
+    would have the same weights. Flow is computed by OpenCV and HOG by scikit-image, which pass no gradients back, so
+    freeze=False is a ValueError. Other arguments as of `CnnLstm`; width, dropout and grid of each stream.
     """
 
     streams = ("rgb", "flow", "gradients")
