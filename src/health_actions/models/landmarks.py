@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import onnxruntime
-from scipy.special import expit
+from onnxruntime import InferenceSession, SessionOptions
+from scipy.special import expit, logit
 
 from health_actions.paths import at_root
 
@@ -23,7 +23,7 @@ OVERLAP = 0.3  # intersection over union of two boxes: above, they are of one pa
 PALM = [0, 5, 9, 13, 17, 1, 2]  # the landmarks of a hand that the palm detector gives as well, in its order
 STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # landmarks that move least: the next crop is round them
 SAME = 0.15  # mean distance of two palms' points by the side of a crop: below, they are one hand found twice
-MEMORY = 0.8  # weight of the frames before in what a track's side is
+MEMORY = 0.95  # what a frame leaves of the evidence before it for a track's side
 
 
 class Crop(NamedTuple):
@@ -111,7 +111,7 @@ class HandTracker:
     def __call__(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         tracked = [self.read(frame, hand["crop"], hand["right"]) for hand in self.hands]
         self.hands = []  # of two tracks on one hand the one stays whose side fits better
-        for hand in sorted(filter(None, tracked), key=lambda hand: abs(hand["right"] - hand["handedness"])):
+        for hand in sorted(filter(None, tracked), key=lambda hand: hand["right"] * (0.5 - hand["handedness"])):
             self.add(hand)
         for points in self.detector(frame) if len(self.hands) < 2 else []:
             if len(self.hands) < 2 and not self.is_known(points[2:]):
@@ -119,7 +119,7 @@ class HandTracker:
                 self.add(self.read(frame, surround(
                     (low + high) / 2, high - low, measure_angle(wrist, middle_finger), shift=0.5, scale=2.6)))
         hands = sorted(self.hands, key=lambda hand: hand["right"])
-        slots = [0, 1] if len(hands) == 2 else [int(hand["right"] >= 0.5) for hand in hands]
+        slots = [0, 1] if len(hands) == 2 else [int(hand["right"] >= 0) for hand in hands]
         return collect(self.SHAPES, zip(slots, hands), frame)
 
     def add(self, hand: dict | None) -> None:
@@ -132,13 +132,13 @@ class HandTracker:
         return any(np.linalg.norm(hand["image"][PALM, :2] - palm, axis=1).mean() < SAME * hand["crop"].side
                    for hand in self.hands)
 
-    def read(self, frame: np.ndarray, crop: Crop, right: float | None = None) -> dict | None:
-        """The hand in a crop, if any: image in pixels; `right`, its side by all frames; the crop for the next frame."""
+    def read(self, frame: np.ndarray, crop: Crop, right: float = 0.0) -> dict | None:
+        """A crop's hand, if any: image in pixels; `right`, log-odds of a right one; the crop for the next frame."""
         landmarks, (presence,), (handedness,), world = self.network(crop.cut(frame, 224))
         if not presence >= LEAST:
             return None
         image = crop.place(landmarks.reshape(21, 3) / [224, 224, 224 * 0.4])  # 0.4: MediaPipe's scale of depth
-        points, right = image[:, :2], handedness if right is None else MEMORY * right + (1 - MEMORY) * handedness
+        points, right = image[:, :2], MEMORY * right + logit(handedness.clip(0.02, 0.98))
         angle = measure_angle(points[0], (points[5] + 2 * points[9] + points[13]) / 4)
         turn = Crop(points[0], 0, angle).turn
         low, high = (edge(points[STABLE] @ turn, axis=0) for edge in (np.min, np.max))  # along the next crop's axes
@@ -190,10 +190,9 @@ def detect_landmarks(frames: Iterable[np.ndarray], kind: str = "hands") -> dict[
 @functools.cache
 def open_network(name: str) -> Callable[[np.ndarray], list[np.ndarray]]:
     """A network on one thread, read once for all: an image (1, size, size, 3) -> its outputs in the file's order."""
-    options = onnxruntime.SessionOptions()
+    options = SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    file, providers = at_root(f"weights/landmarks/{name}.onnx"), ["CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(file, options, providers=providers)
+    session = InferenceSession(at_root(f"weights/landmarks/{name}.onnx"), options, providers=["CPUExecutionProvider"])
     return lambda image: [values[0] for values in session.run(None, {"image": image})]
 
 
