@@ -87,6 +87,12 @@ def test_hands_are_found_while_they_are_washed_and_lost_in_the_dark():
     assert 0.05 < np.median(lengths) < 0.13, "metres from the wrist to the middle finger"
 
 
+def test_a_hand_with_its_back_up_and_the_thumb_to_the_right_is_a_left_one():
+    found = detect_landmarks(read("handwash/Step_2_Left/HandWash_005_A_02_G_01.mp4", 6))
+    assert (np.isfinite(found["presence"]).argmax(axis=1) == 0).all() and np.nanmax(found["handedness"]) < 0.5
+    assert (found["image"][:, 0, 4, 0] > found["image"][:, 0, 17, 0]).all()
+
+
 def test_mirrored_frames_swap_left_and_right():
     frames = read("handwash/Step_5_Left/HandWash_005_A_07_G_01.mp4", 16)
     found, mirrored = detect_landmarks(frames), detect_landmarks([frame[:, ::-1] for frame in frames])
