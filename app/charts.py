@@ -1,4 +1,4 @@
-"""What a video shows over time and where in it a model looks; drawn without pyplot, so threads may draw at once."""
+"""What a video shows over time; drawn without pyplot, so that threads may draw at once."""
 
 from collections.abc import Iterable
 
@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from health_actions.analysis.recognition import NONE, Answer
-from health_actions.figures.pictures import overlay_saliency, take_squares
+from health_actions.analysis.recognition import UNSEEN, Answer
 
 
 def write_time(seconds: float, _=None) -> str:
@@ -23,31 +22,33 @@ def build_timeline(answers: Iterable[Answer], classes: list[str]) -> pd.DataFram
 
 
 def find_events(timeline: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Stretches of a timeline with one action, other than `NONE`: action, start, end (seconds), confidence (mean of the
-    largest probabilities), windows (n)."""
+    """Stretches of a timeline with one action, `NONE` and `UNSEEN` left out: action, start, end (seconds), confidence
+    (mean of the largest probabilities), windows (n)."""
     changes = timeline["action"] != timeline["action"].shift()
     rows = timeline.assign(confidence=timeline[classes].max(axis=1), stretch=changes.cumsum())
     events = rows.groupby("stretch").agg(action=("action", "first"), start=("start", "first"), end=("end", "last"),
                                          confidence=("confidence", "mean"), windows=("action", "size"))
-    return events[events["action"] != NONE].reset_index(drop=True)
+    return events[events["action"].isin(classes)].reset_index(drop=True)
 
 
 def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[str], alerts: list[str] = ()) -> Figure:
-    """Each action's probability over time, with a bar for each event; alerts in another colour.
+    """Each action's probability over time, with a bar for each event; alerts in another colour, grey where `UNSEEN`.
 
     Args:
         timeline, events: of `build_timeline` (one row at least) and `find_events`.
         classes, alerts: a row each; those of them that must not be missed.
     """
     figure = Figure(figsize=(7.5, 0.27 * len(classes) + 1.2))
-    axis = figure.add_subplot()
+    axis = figure.add_subplot(facecolor="0.8")
     middles = timeline[["start", "end"]].mean(axis=1).to_numpy()
     edges = np.concatenate([[timeline["start"].min()], (middles[1:] + middles[:-1]) / 2, [timeline["end"].max()]])
-    shades = axis.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, timeline[classes].T, cmap="Blues", vmin=0,
-                             vmax=1, rasterized=True)
-    for event in events.itertuples():
-        axis.barh(classes.index(event.action) + 0.38, event.end - event.start, 0.2, left=event.start,
-                  color="C1" if event.action in alerts else "black")
+    shown = timeline[classes].mask(timeline["action"].isin(UNSEEN.values()))
+    shades = axis.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, shown.T, cmap="Blues", vmin=0, vmax=1,
+                             rasterized=True)
+    for number, name in enumerate(classes):
+        own = events[events["action"] == name]
+        axis.broken_barh(np.column_stack([own["start"], own["end"] - own["start"]]), (number + 0.28, 0.2),
+                         color="C1" if name in alerts else "black", linewidth=0)
     axis.set(xlim=(0, edges[-1]), ylim=(len(classes) - 0.5, -0.5), xlabel="minutes:seconds of the video",
              yticks=range(len(classes)), yticklabels=[name.replace("_", " ") for name in classes])
     for label in axis.get_yticklabels():
@@ -56,16 +57,4 @@ def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[st
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.xaxis.set_major_formatter(write_time)
     figure.colorbar(shades, ax=axis, label="probability", pad=0.01)
-    return figure
-
-
-def show_saliency(frame: np.ndarray, saliency: np.ndarray) -> Figure:
-    """The square in the middle of a frame, uint8 (height, width, 3), bright where a model's answer depends on it.
-
-    `saliency` (side, side) is of the square, 0 or more; see `overlay_saliency`.
-    """
-    figure = Figure(figsize=(3.6, 3.6))
-    axis = figure.add_subplot()
-    axis.imshow(overlay_saliency(take_squares(frame[None], 1), saliency[None])[0], interpolation="antialiased")
-    axis.axis("off")
     return figure

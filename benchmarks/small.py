@@ -74,7 +74,7 @@ def shrink_comparisons(study: dict) -> None:
 def shrink_ntu(params: dict) -> None:
     """Study B: three actions, two to pretrain with, two small networks, one epoch."""
     params["ntu"] |= {"classes": ["staggering", "falling_down", "headache"], "models": ["shufflenetv2", "squeezenet"],
-                      "source_classes": ["sit_down", "bow"]}
+                      "source_classes": ["sit_down", "bow"], "everyday_classes": []}
     study = params["laptop"]["ntu"]
     study["frames"] = {"height": 48, "as_folders": True}
     study["training"] |= {"size": 32, "stride": 2, "precision": "32-true"}

@@ -20,16 +20,17 @@ def find_one(folder, path) -> dict:
     return row
 
 
-@pytest.mark.parametrize("name", ["HandWash_002_A_01_G_01", "handwash_002_a_01_g01"])
+@pytest.mark.parametrize("name", ["HandWash_002_A_01_G_01", "handwash_002_a_01_g01", "HandWash_002_A_01_G_01_T_02"])
 def test_a_clip_has_the_facts_of_its_path(tmp_path, name):
     row = find_one(tmp_path, f"Step_1/{name}.mp4")
     assert row == {"clip": f"Step_1/{name}", "path": f"Step_1/{name}.mp4", "class": "step_1", "recording": "002",
                    "scene": "G01", "given_split": "", "reason": "", "note": ""}
 
 
-@given(st.integers(0, 999), st.integers(1, 12), st.integers(0, 99), st.booleans())
-def test_a_handwash_name_tells_recording_scene_and_action(recording, action, scene, underscore):
-    stem = f"HandWash_{recording:03d}_A_{action:02d}_G{'_' if underscore else ''}{scene:02d}"
+@given(st.integers(0, 999), st.integers(1, 12), st.integers(0, 99), st.booleans(),
+       st.sampled_from(["", "_T_01", "_T_02"]))
+def test_a_handwash_name_tells_recording_scene_and_action(recording, action, scene, underscore, take):
+    stem = f"HandWash_{recording:03d}_A_{action:02d}_G{'_' if underscore else ''}{scene:02d}{take}"
     name = read_handwash_name(stem, CLASSES)
     assert (name.recording, name.scene) == (f"{recording:03d}", f"G{scene:02d}")
     assert name.action == (CLASSES[action - 1] if action <= 3 else f"A{action:02d}")
@@ -48,6 +49,13 @@ def test_an_ntu_name_tells_performer_camera_take_and_action(setup, camera, perfo
                                                  ("person1-a", "person1"), ("my clip", "my clip")])
 def test_other_names_tell_the_person_where_they_can(stem, performer):
     assert read_ntu_name(stem, CLASSES).recording == performer
+
+
+def test_the_takes_of_a_performer_are_clips_of_one_recording_and_scene(tmp_path):
+    lay(tmp_path, *(f"Step_1/HandWash_009_A_01_G_01_T_{take}.mp4" for take in ("01", "02")))
+    clips = find_clips(tmp_path, CLASSES)
+    assert clips["clip"].nunique() == 2 and (clips[["reason", "note"]] == "").all(axis=None)
+    assert set(zip(clips["recording"], clips["scene"])) == {("009", "G01")}
 
 
 def test_ntu_clips_lie_in_the_folder_itself_or_in_class_folders(tmp_path):

@@ -13,7 +13,7 @@ import typer
 from health_actions.paths import find_root
 
 Study = Annotated[Literal["handwash", "ntu"], typer.Option(help="handwash: hand-wash actions; ntu: medical actions.")]
-Model = Annotated[str, typer.Option(help="An architecture or network; best: by validation.")]
+Model = Annotated[str, typer.Option(help="An architecture or network; landmarks; best: of the networks for pictures, by validation.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Recognise hand-wash actions (study handwash) and medical actions (study ntu) in videos.")
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
     study: Study = "ntu",
-    model: Model = "best",
+    model: Model = "landmarks",
     reject: Annotated[bool, typer.Option(help="Answer 'none of these' for clips unlike the training clips.")] = True,
     form: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Of the output.")] = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,

@@ -20,10 +20,10 @@ def main():
 def handwash(
     folder: Annotated[Path, typer.Argument(help="Gets one folder for each of the twelve actions.")],
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    performers: Annotated[int, typer.Option(help="How many, 1 to 10.")] = clips.PERFORMERS,
-    takes: Annotated[int, typer.Option(help="Scenes of each performer, 1 to 4.")] = 2,
+    performers: Annotated[int, typer.Option(help="How many, 1 to 16.")] = clips.PERFORMERS,
+    takes: Annotated[int, typer.Option(help="Of each performer, 1 or 2.")] = 2,
     action: Annotated[list[str] | None, typer.Option(help="A class; repeat for more. By default all.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds of each clip, by default 4.5 to 6.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds of each clip, by default 4.35 to 5.3.")] = None,
     processes: Annotated[int | None, typer.Option(help="By default one for each core.")] = None,
     copies: Annotated[int, typer.Option(help="Performers whose first wash is filed twice, as in the real set.")] = 2,
     montage: Annotated[Path | None, typer.Option(help="Save a picture of the first performer's clips here.")] = None,

@@ -77,7 +77,12 @@ class Posture:
     shoulders: np.ndarray = field(init=False)  # (frames, 3), both: outward, back, up
     feet: np.ndarray = field(init=False)  # (2, frames, 3), moved from where they are when standing
     loose: np.ndarray = field(init=False)  # (frames,), 0 feet stand, 1 legs are carried along with the pelvis
-    knees: np.ndarray = field(init=False)  # (frames,), how far the legs are bent when loose, cm
+    knees: np.ndarray = field(init=False)  # (2, frames), how far the legs are bent when loose, cm
+    bent: np.ndarray = field(init=False)  # (frames, 3), added to where the knees point: outward, back, up of the pelvis
+    toes: np.ndarray = field(init=False)  # (frames, 3), added to where the feet point: outward, back, up
+    roll: np.ndarray = field(init=False)  # (frames,), turn about the body's own axis, before the tilt
+    turn: np.ndarray = field(init=False)  # (frames,), turn to the left of the person and the floor about them
+    path: np.ndarray = field(init=False)  # (frames, 2), where the person has gone, not turned by `turn`
     reaches: tuple[list[Reach], list[Reach]] = field(init=False)
     hanging: np.ndarray = field(init=False)  # (2, 3), where resting hands hang, added to straight down
     stance: float = 0.0  # feet apart, added to the width of the hips, cm at each side
@@ -86,10 +91,12 @@ class Posture:
     seat: float | None = None  # how far behind the person a stool stands, cm at the usual stature
 
     def __post_init__(self):
-        for name in ("pelvis", "tilt", "spine", "chest", "head", "shoulders"):
+        for name in ("pelvis", "tilt", "spine", "chest", "head", "shoulders", "bent", "toes"):
             setattr(self, name, np.zeros((self.count, 3)))
-        self.feet = np.zeros((2, self.count, 3))
-        self.loose, self.knees = np.zeros(self.count), np.zeros(self.count)
+        for name in ("loose", "roll", "turn"):
+            setattr(self, name, np.zeros(self.count))
+        self.feet, self.knees = np.zeros((2, self.count, 3)), np.zeros((2, self.count))
+        self.path = np.zeros((self.count, 2))
         self.reaches = [], []
         self.hanging = np.zeros((2, 3))
 
@@ -124,10 +131,20 @@ def _moved(axes, vector):
     return np.einsum("fij,fj->fi", axes, np.broadcast_to(vector, (len(axes), 3)))
 
 
-def bend_limb(start, target, lengths, pole):
+def _above(middle, radius, side, way, least):
+    """Directions as `side`, turned about `way` as little as it takes for middle + radius * side to be `least` high."""
+    other = np.cross(way, side)
+    steep, top = np.hypot(side[:, 2], other[:, 2]), np.arctan2(other[:, 2], side[:, 2])
+    allowed = np.arccos(np.clip((least - middle[:, 2]) / np.maximum(radius[:, 0] * steep, 1e-6), -1, 1))
+    turn = (np.sign(top) * np.maximum(np.abs(top) - allowed, 0))[:, None]
+    return side * np.cos(turn) + other * np.sin(turn)
+
+
+def bend_limb(start, target, lengths, pole, least=5.0):
     """The middle joint and the end of a limb of two bones that reaches for a target; all of shape (frames, 3).
 
-    lengths: of both bones; pole: the direction in which the middle joint points. A target out of reach is neared.
+    lengths: of both bones; pole: the direction in which the middle joint points, if it is then at least `least` cm
+    above the floor, else the nearest. A target out of reach is neared.
     """
     first, second = lengths
     way = target - start
@@ -140,8 +157,10 @@ def bend_limb(start, target, lengths, pole):
     def across(vector):
         return unit(vector - (vector * way).sum(1, keepdims=True) * way + 1e-6)
 
-    # Where the pole passes along the limb its side changes at once; a joint takes some frames to turn over.
+    # Where the pole passes along the limb, or down to the floor, its side changes at once; a joint takes some frames to
+    # turn over.
     side = across(gaussian_filter1d(across(pole), 2.0, axis=0))
+    side = gaussian_filter1d(_above(start + along * way, out, side, way, least), 1.3, axis=0)
     return start + along * way + out * side, start + distance * way
 
 
@@ -149,14 +168,16 @@ def _leg(build, posture, side, hip, ankle, pelvis_axes, level):
     """Joints of a leg, by name: where the foot stands, or carried along with the pelvis where it is loose."""
     sign, loose = SIDES[side], posture.loose[:, None]
     below = np.zeros((posture.count, 3)) + [sign * 4.0, -6, 0]
-    below[:, 2] = posture.knees - 1.94 * build.thigh
+    below[:, 2] = posture.knees[side] - 1.94 * build.thigh
     ankle = ankle * (1 - loose) + (hip + _moved(pelvis_axes, below)) * loose
     ankle[:, 2] = np.maximum(ankle[:, 2], build.ankle)
-    pole = _moved(level, [sign * 0.2, -1, 0]) * (1 - loose) + _moved(pelvis_axes, [sign * 0.3, -1, 0]) * loose
+    forward = _moved(pelvis_axes, [sign * 0.3, -1, 0])
+    forward += _moved(pelvis_axes, [sign * 3, 0, 0]) * np.clip(-forward[:, 2:], 0, 1)  # aside, not into the floor
+    pole = _moved(level, [sign * 0.2, -1, 0]) * (1 - loose) + forward * loose
+    pole += _moved(pelvis_axes, posture.bent * [sign, 1, 1])
     knee, ankle = bend_limb(hip, ankle, (build.thigh, build.thigh), pole)
-    knee[:, 2] = np.maximum(knee[:, 2], 5)
     ahead = _moved(level, [sign * 0.25, -1, 0]) * (1 - loose)
-    ahead += _moved(pelvis_axes, [sign * 0.3, -0.7, -0.7]) * loose
+    ahead += _moved(pelvis_axes, [sign * 0.3, -0.7, -0.7]) * loose + _moved(level, posture.toes * [sign, 1, 1])
     foot = ankle + unit(ahead) * 0.085 * build.stature - [0, 0, 0.6 * build.ankle]
     foot[:, 2] = np.maximum(foot[:, 2], 2.5)
     return {"hip": hip, "knee": knee, "ankle": ankle, "foot": foot}
@@ -183,11 +204,12 @@ def _arm(build, posture, side, parts, level):
     target += around * _moved(chest_axes, np.array([sign * 9.0, -5, 0]) * scale)
     target[:, 2] = np.maximum(target[:, 2], 4)
     elbow, hand = bend_limb(shoulder, target, (upper, fore + palm), pole)
-    elbow[:, 2] = np.maximum(elbow[:, 2], 4)
     along = unit(hand - elbow)
     thumb = hand + 0.03 * tall * unit(along + _moved(chest_axes, [-0.9 * sign, -0.9, 0.3]))
+    tip = hand + along * 0.055 * tall
+    thumb[:, 2], tip[:, 2] = np.maximum(thumb[:, 2], 2), np.maximum(tip[:, 2], 2)
     return {"shoulder": shoulder, "elbow": elbow, "wrist": hand - along * palm, "hand": hand,
-            "hand tip": hand + along * 0.055 * tall, "thumb": thumb}  # fmt: skip
+            "hand tip": tip, "thumb": thumb}  # fmt: skip
 
 
 def pose(build: Build, posture: Posture, facing: float = 0.0, place=(0.0, 0.0)) -> Skeleton:
@@ -196,7 +218,7 @@ def pose(build: Build, posture: Posture, facing: float = 0.0, place=(0.0, 0.0)) 
     facing: degrees to the left of straight ahead (against y); place: x and y of the person in the room.
     """
     tall, scale, count = build.stature, build.scale, posture.count
-    pelvis_axes = _turns(posture.tilt)
+    pelvis_axes = _turns(posture.tilt) @ _turns(np.outer(posture.roll, [0, 0, 1]))
     chest_half = pelvis_axes @ _turns(posture.spine)
     chest_axes = chest_half @ _turns(posture.chest)
     head_axes = chest_axes @ _turns(posture.head)
@@ -227,6 +249,7 @@ def pose(build: Build, posture: Posture, facing: float = 0.0, place=(0.0, 0.0)) 
         for part, points in (limbs | _arm(build, posture, side, parts, level)).items():
             joints[:, JOINTS.index(f"{name} {part}")] = points
 
-    turn = _turns([0, 0, facing])
-    joints = joints @ turn.T + [*place, 0]
+    turn = _turns(np.outer(facing + posture.turn, [0, 0, 1]))
+    joints = joints @ turn.transpose(0, 2, 1)
+    joints[..., :2] += (posture.path * scale @ _turns([0, 0, facing])[:2, :2].T + place)[:, None]
     return Skeleton(joints, turn @ pelvis_axes, turn @ chest_axes, turn @ head_axes)

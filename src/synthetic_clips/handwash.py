@@ -1,4 +1,4 @@
-"""Synthetic clips of hand washing: twelve actions, ten performers, four scenes, everything drawn from one seed."""
+"""Synthetic clips of hand washing: twelve actions, sixteen performers, four scenes, everything drawn from one seed."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -33,10 +33,9 @@ STEPS = {
     "Step_7_Right": (poses.wrist_clasp, True),
 }
 ACTIONS = tuple(STEPS)
-PERFORMERS = 10
-# The two scenes of each performer, so that every scene has five performers; a third and fourth take use the others.
-PAIRS = [(0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2), (0, 1), (2, 3), (0, 2), (1, 3)]
-# Tones from fair to dark, one for each performer.
+PERFORMERS = 16
+TAKES = 2  # of a performer in the same scene, so that a random split has the same performer and sink on both sides
+# Tones from fair to dark; a performer's lies between two of them.
 SKINS = [(244, 208, 184), (232, 190, 160), (222, 172, 136), (208, 152, 116), (190, 132, 94),
          (166, 110, 76), (142, 92, 64), (116, 74, 52), (94, 62, 46), (82, 55, 43)]  # fmt: skip
 
@@ -57,14 +56,14 @@ class Performer:
 
 
 def performer_of(number: int, seed: int = 0) -> Performer:
-    """Draw performer `number` (0-9)."""
+    """Draw performer `number` (0-15)."""
     random = np.random.default_rng([seed, 1, number])
-    tone = np.random.default_rng([seed, 2]).permutation(PERFORMERS)[number]
-    skin = linear(*SKINS[tone]) * random.uniform(0.95, 1.05, 3)
+    tone = np.random.default_rng([seed, 2]).permutation(PERFORMERS)[number] * 9 / (PERFORMERS - 1)
+    skin = linear(*(np.interp(tone, range(10), part) for part in zip(*SKINS))) * random.uniform(0.95, 1.05, 3)
     # Palms are paler and pinker than backs, most so on dark skin.
     paler = linear(226, 166, 146) * (0.55 + 0.45 * (1 - tone / 9))
     palm = skin + (0.35 + 0.2 * tone / 9) * (paler - skin)
-    sleeve = linear(*random.integers(20, 235, 3)) if random.random() < 0.4 else None
+    sleeve = linear(*random.integers(20, 235, 3)) if random.random() < 0.45 else None
     hands = HandShape(
         size=random.uniform(0.9, 1.08),
         finger_length=random.uniform(0.93, 1.06),
@@ -74,7 +73,7 @@ def performer_of(number: int, seed: int = 0) -> Performer:
         palm=palm,
         gloss=random.uniform(0.06, 0.2),
         sleeve=sleeve,
-        sleeve_start=random.uniform(7, 12),
+        sleeve_start=random.uniform(4, 13),
         watch=linear(*random.choice([(30, 30, 34), (120, 74, 40), (190, 194, 198)])) if random.random() < 0.3 else None,
         ring=random.random() < 0.3,
     )
@@ -83,11 +82,11 @@ def performer_of(number: int, seed: int = 0) -> Performer:
         rate=random.uniform(0.8, 1.6),
         reach=random.uniform(0.75, 1.25),
         spread=random.uniform(0.8, 1.25),
-        turn=np.clip(random.normal(0, [6, 6, 8]), -14, 14),
+        turn=np.clip(random.normal(0, [10, 8, 15]), -28, 28),
         offset=random.normal(0, [1.2, 0.8, 1.0]),
         arms=random.uniform(0.85, 1.25),
         bend=random.uniform(0.92, 1.08),
-        habits=random.random(7),
+        habits=random.random((7, 4)),
     )
 
 
@@ -114,7 +113,8 @@ def _moving_hands(person, action, count, random):
     drift = person.offset + random.normal(0, [0.8, 0.6, 0.5]) + wander(random, count, 2.0, 3) * [0.7, 0.6, 0.5]
     turn = person.turn + random.normal(0, 3, 3) + wander(random, count, 2.0, 3) * [2.5, 2.5, 3.5]
     step = int(ACTIONS[action].split("_")[1])
-    habit = np.clip(person.habits[step - 1] + random.normal(0, 0.1) + 0.08 * wander(random, count, 2.0)[:, 0], 0, 1)
+    habit = person.habits[step - 1] + random.normal(0, 0.12, 4) + 0.08 * wander(random, count, 2.0, 4)
+    habit = np.clip(habit, 0, 1)
     for frame in range(count):
         hands = make(wave[frame], sway[frame], habit[frame])
         style = person, turn[frame], drift[frame], apart[frame]
@@ -226,23 +226,24 @@ def _check(name, value, lowest, highest):
 
 
 def render_clip(
-    performer: int, scene: int, action: int, *, seed: int = 0, size=(240, 160), frames: int | None = None
+    performer: int, take: int, action: int, *, seed: int = 0, size=(240, 160), frames: int | None = None
 ) -> np.ndarray:
     """Draw one clip.
 
-    performer: 0-9; scene: 0-3; action: 0-11, a place in ACTIONS; seed: of everything random; size: width and height in
-    pixels, multiples of 4; frames: how many, by default 135-180 (4.5-6 s at 30 a second).
+    performer: 0-15; take: 0-1; action: 0-11, a place in ACTIONS; seed: of everything random; size: width and height in
+    pixels, multiples of 4; frames: how many, by default 130-159 (4.3-5.3 s at 30 a second).
     Returns uint8 of shape (time, height, width, 3). Raises ValueError for arguments out of range.
     """
     _check("performer", performer, 0, PERFORMERS - 1)
-    _check("scene", scene, 0, len(SINKS) - 1)
+    _check("take", take, 0, TAKES - 1)
     _check("action", action, 0, len(ACTIONS) - 1)
     if min(size) < 32 or any(side % 4 for side in size):
         raise ValueError(f"size: expected multiples of 4 from 32, found {size}")
     if frames is not None and frames < 1:
         raise ValueError(f"frames: expected 1 or more, found {frames}")
-    random = np.random.default_rng([seed, 3, performer, scene, action])
-    drawn = int(random.uniform(4.5, 6.0) * FPS)
+    scene = scene_of(performer)
+    random = np.random.default_rng([seed, 3, performer, take, action])
+    drawn = int(random.uniform(4.35, 5.3) * FPS)
     frames = drawn if frames is None else frames
     person, sink = performer_of(performer, seed), SINKS[scene]
     filmed, empty = _filmed_place(performer, scene, seed, tuple(size))
@@ -270,21 +271,27 @@ def render_clip(
     return clip
 
 
-def clip_path(folder, performer: int, scene: int, action: int) -> Path:
-    """Where a clip is kept: <class>/HandWash_<recording>_A_<action>_G_<scene>.mp4, numbers from one."""
-    name = f"HandWash_{performer + 1:03d}_A_{action + 1:02d}_G_{scene + 1:02d}.mp4"
+def scene_of(performer: int) -> int:
+    """The scene (0-3) in which a performer washes; each scene has four."""
+    return performer % len(SINKS)
+
+
+def clip_path(folder, performer: int, take: int, action: int) -> Path:
+    """Where a clip is kept: <class>/HandWash_<recording>_A_<action>_G_<scene>_T_<take>.mp4, numbers from one."""
+    scene = scene_of(performer)
+    name = f"HandWash_{performer + 1:03d}_A_{action + 1:02d}_G_{scene + 1:02d}_T_{take + 1:02d}.mp4"
     return Path(folder) / ACTIONS[action] / name
 
 
-def _write(path, performer, scene, action, seed, frames):
-    return write_video(path, render_clip(performer, scene, action, seed=seed, frames=frames), FPS)
+def _write(path, performer, take, action, seed, frames):
+    return write_video(path, render_clip(performer, take, action, seed=seed, frames=frames), FPS)
 
 
 def file_twice(folder, copies: int) -> list[Path]:
     """File the first wash of some performers a second time, under recording numbers that follow the last performer's.
 
     The real set holds recordings twice under two numbers; a split by recording then has the same clip on both sides.
-    folder: as filled by `write_clips`; copies: how many performers, 0-10. Returns the paths of the copies.
+    folder: as filled by `write_clips`; copies: how many performers, 0-16. Returns the paths of the copies.
     """
     _check("copies", copies, 0, PERFORMERS)
     paths = []
@@ -292,8 +299,9 @@ def file_twice(folder, copies: int) -> list[Path]:
         # Washes of performers that lie apart, so that copies and originals come into different parts of a split.
         performer = number * PERFORMERS // copies
         for action in range(len(ACTIONS)):
-            original = clip_path(folder, performer, PAIRS[performer][0], action)
-            paths.append(clip_path(folder, PERFORMERS + number, PAIRS[performer][0], action))
+            original = clip_path(folder, performer, 0, action)
+            paths.append(original.with_name(original.name.replace(
+                f"HandWash_{performer + 1:03d}", f"HandWash_{PERFORMERS + number + 1:03d}")))
             if original.exists():
                 with write_whole(paths[-1]) as temporary:
                     shutil.copyfile(original, temporary)
@@ -301,18 +309,18 @@ def file_twice(folder, copies: int) -> list[Path]:
 
 
 def write_clips(
-    folder, *, seed=0, performers=PERFORMERS, takes=2, actions=None, duration=None, processes=None
+    folder, *, seed=0, performers=PERFORMERS, takes=TAKES, actions=None, duration=None, processes=None
 ) -> list[Path]:
     """Draw and write clips, several at a time, except those whose file exists.
 
-    folder: gets one folder a class; seed: of everything random; performers: 1-10; takes: 1-4 scenes of each performer;
-    actions: class names or numbers, by default all; duration: seconds of each clip, by default 4.5-6; processes: by
+    folder: gets one folder a class; seed: of everything random; performers: 1-16; takes: 1-2 of each performer;
+    actions: class names or numbers, by default all; duration: seconds of each clip, by default 4.35-5.3; processes: by
     default one a core.
     A clip does not depend on which others are drawn, nor on the number of processes.
     Returns the paths of all clips asked for. Raises ValueError for arguments out of range.
     """
     _check("performers", performers, 1, PERFORMERS)
-    _check("takes", takes, 1, len(SINKS))
+    _check("takes", takes, 1, TAKES)
     unknown = [a for a in actions or () if a not in ACTIONS and a not in range(len(ACTIONS))]
     if unknown:
         raise ValueError(f"actions: expected names or numbers of {ACTIONS}, found {unknown}")
@@ -320,10 +328,7 @@ def write_clips(
         raise ValueError(f"duration: expected seconds above 0, found {duration}")
     chosen = range(len(ACTIONS)) if actions is None else [ACTIONS.index(a) if a in ACTIONS else a for a in actions]
     frames = None if duration is None else max(1, round(duration * FPS))
-    clips = []
-    for performer in range(performers):
-        scenes = [*PAIRS[performer], *(scene for scene in range(len(SINKS)) if scene not in PAIRS[performer])]
-        clips += [(performer, scene, action) for scene in scenes[:takes] for action in chosen]
+    clips = [(performer, take, action) for performer in range(performers) for take in range(takes) for action in chosen]
     paths = [clip_path(folder, *clip) for clip in clips]
     missing = [(path, *clip, seed, frames) for path, clip in zip(paths, clips) if not path.exists()]
     work = Parallel(n_jobs=processes or -1, return_as="generator_unordered")(delayed(_write)(*job) for job in missing)

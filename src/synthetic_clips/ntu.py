@@ -1,22 +1,22 @@
-"""Synthetic clips in the manner of NTU RGB+D: nine medical and fourteen everyday actions, seen by three cameras."""
+"""Synthetic clips in the manner of NTU RGB+D: nine medical and 23 everyday actions, seen by three cameras."""
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
 from synthetic_clips.costume import dress, stool
 from synthetic_clips.curves import FPS, wander
 from synthetic_clips.encode import write_video
-from synthetic_clips.everyday import ACTIONS, EVERYDAY, SEAT
+from synthetic_clips.everyday import ACTIONS, EVERYDAY
 from synthetic_clips.figure import JOINTS, Posture, Skeleton, pose
-from synthetic_clips.motions import MEDICAL, Take
+from synthetic_clips.motions import MEDICAL, SEAT, Take
 from synthetic_clips.performers import (
     PERFORMERS,
     SETUPS,
@@ -88,29 +88,27 @@ def perform(performer: int, repetition: int, action: int, *, seed: int = 0, fram
     tempo, size = person.tempo * random.uniform(0.92, 1.08), person.size * random.uniform(0.9, 1.1)
     take = Take(posture, np.arange(drawn) / FPS, random, side, tempo, size, habits.random())
     ACTIONS[action](take)
-    facing = person.facing + random.uniform(-4, 4)
+    facing = person.facing + random.uniform(-8, 8)
     place = tuple(random.normal(0, 4, 2))
     whole = pose(person.build, posture, facing, place)
     skeleton = Skeleton(*(part[:frames] for part in vars(whole).values()))
     return Performance(person, posture, skeleton, place, facing)
 
 
-@lru_cache(maxsize=4)
-def _empty(performer, camera, seed, solids=()):
-    """Scene and picture without the person; solids: of `stool`, as (x, y, height)."""
-    things = [surface for x, y, height in solids for surface in stool((x, y), height)]
-    return filmed(SETUPS[performer], camera, np.random.default_rng([seed, 15, performer, camera]), things)
+def _moving(performance, action, repetition, camera, seed):
+    """The random numbers that move a clip's camera."""
+    return np.random.default_rng([seed, 15, performance.performer.number, camera, action, repetition])
 
 
-def _filming(performance, camera, seed):
-    check_choice("camera", camera, ANGLES)
-    solids = ()
+def _filming(performance, setup, camera, random):
+    """Scene and picture without the person, but with the stool if there is one."""
+    things = []
     if performance.posture.seat is not None:
-        scale, angle = performance.performer.build.scale, np.radians(performance.facing)
+        scale, angle = performance.performer.build.scale, np.radians(performance.facing + performance.posture.turn[0])
         behind = performance.posture.seat * scale
         x, y = performance.place
-        solids = ((x - behind * np.sin(angle), y + behind * np.cos(angle), SEAT * scale),)
-    return _empty(performance.performer.number, camera, seed, solids)
+        things = stool((x - behind * np.sin(angle), y + behind * np.cos(angle)), SEAT * scale)
+    return filmed(setup, camera, random, things)
 
 
 def project_joints(performer: int, repetition: int, action: int, camera: int, *, seed: int = 0) -> np.ndarray:
@@ -120,7 +118,7 @@ def project_joints(performer: int, repetition: int, action: int, camera: int, *,
     """
     performance = perform(performer, repetition, action, seed=seed)
     check_choice("camera", camera, ANGLES)
-    lens = camera_of(camera, np.random.default_rng([seed, 15, performer, camera]))
+    lens = camera_of(SETUPS[performer], camera, _moving(performance, action, repetition, camera, seed))
     pixels, _ = lens.pixels(lens.view(performance.skeleton.joints / 10))
     return pixels / lens.supersample
 
@@ -133,9 +131,14 @@ def render_clip(
     Arguments as for `perform`; camera: 1 to 3 (at -45, 0 and 45 degrees). Raises ValueError for those out of range.
     """
     performance = perform(performer, repetition, action, seed=seed, frames=frames)
-    scene, empty = _filming(performance, camera, seed)
+    check_choice("camera", camera, ANGLES)
+    scene, empty = _filming(
+        performance, SETUPS[performer], camera, _moving(performance, action, repetition, camera, seed))
     person, posture, skeleton = performance.performer, performance.posture, performance.skeleton
-    exposure = np.random.default_rng([seed, 16, performer, camera]).uniform(0.92, 1.08)
+    light = np.random.default_rng([seed, 16, performer, camera])
+    exposure = (light.uniform(0.7, 1.25) * np.exp(light.normal(0, 0.05, 3))).astype(np.float32)  # and white balance
+    random = np.random.default_rng([seed, 17, performer, repetition, action, camera])
+    grain, blur = random.uniform(0.5, 2.5), random.uniform(0.4, 0.9) * (random.random() < 1 / 3)
     clip = np.empty((len(skeleton.joints), SIZE[1], SIZE[0], 3), np.uint8)
     for frame in range(len(clip)):
         surfaces = dress(skeleton, frame, person.build, person.costume, posture.thing, posture.holder)
@@ -144,7 +147,9 @@ def render_clip(
         # The walls are far behind: there the person only casts a shadow, without the shade of things that lie close.
         shaded = empty.color * (1 - 0.55 * shadow)[..., None].astype(np.float32)
         picture = np.where((layer.depth < empty.depth)[..., None], layer.color, shaded)
-        clip[frame] = np.clip(develop(picture, exposure=exposure) + 0.5, 0, 255)
+        picture = gaussian_filter(develop(picture, exposure=exposure), (blur, blur, 0))
+        picture += grain * random.standard_normal(picture.shape, np.float32)
+        clip[frame] = np.clip(picture + 0.5, 0, 255)
     return clip
 
 
@@ -192,18 +197,22 @@ def locate_hands(clips: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]
 def list_clips(more: tuple[int, ...] = ()) -> list[tuple[int, int, int, int]]:
     """All clips: (performer, repetition, action, camera).
 
-    Training and source performers act twice, each time before another camera; tested ones once before all three.
+    All act twice, each time before another camera; but those who are tested act only every second of the everyday
+    actions, and once.
 
     Args:
         more: everyday actions that the performers of the medical actions act, too, so that they can be one more class.
     """
     clips, acted = [], (*MEDICAL, *more)
-    for group, actions in ((TRAINING, acted), (SOURCE, EVERYDAY)):
+    for group, actions in ((TRAINING, acted), (SOURCE, EVERYDAY), (TESTED, acted)):
         for place, performer in enumerate(group):
-            for number, action in enumerate(actions):
-                pair = PAIRS[(place + number) % 3]
+            for action in actions:
+                pair = PAIRS[(place + action + 1) % 3]
                 clips += [(performer, repetition, action, pair[repetition - 1]) for repetition in (1, 2)]
-    return clips + [(performer, 1, action, camera) for performer in TESTED for action in acted for camera in ANGLES]
+    for place, performer in enumerate(TESTED):
+        rest = [action for action in list(EVERYDAY)[place % 2 :: 2] if action not in more]
+        clips += [(performer, 1, action, PAIRS[(place + action + 1) % 3][0]) for action in rest]
+    return clips
 
 
 def _write(path, clip, seed, frames):

@@ -9,12 +9,12 @@ from synthetic_clips.figure import Build
 from synthetic_clips.render import linear
 
 TRAINING = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16)  # performers whom NTU's split by subject trains on
-TESTED = (3, 6, 7, 10)  # and whom it tests on
+TESTED = (3, 6, 7, 10, 11, 12, 20, 21, 22, 23, 24, 26)  # and whom it tests on
 SOURCE = (17, 18, 19, 25, 27, 28, 31, 34)  # performers of the everyday actions
 PERFORMERS = tuple(sorted(TRAINING + TESTED + SOURCE))
 # Room of each performer; each room of a tested performer has training performers too.
 SETUPS = {number: 1 + place % 6 for place, number in enumerate(TRAINING)}
-SETUPS |= {number: 2 + place for place, number in enumerate(TESTED)}
+SETUPS |= {number: 1 + (place + 1) % 6 for place, number in enumerate(TESTED)}
 SETUPS |= {number: 1 + (place + 3) % 6 for place, number in enumerate(SOURCE)}
 
 SKINS = [(240, 200, 174), (228, 182, 150), (214, 164, 128), (190, 134, 98), (156, 104, 74), (116, 76, 56)]
@@ -56,7 +56,7 @@ def performer_of(number: int, seed: int = 0) -> Performer:
         np.concatenate([orders.permutation(len(tones)) for _ in range(5)])[place]
         for tones in (SKINS, HAIRS, SHIRTS, TROUSERS)
     )
-    left_handed = np.concatenate([orders.permutation(4) for _ in range(6)])[place] == 0
+    left_handed = np.concatenate([orders.permutation(4) for _ in range(8)])[place] == 0
     shirt = linear(*SHIRTS[shirts]) * random.uniform(0.9, 1.1, 3)
     costume = Costume(
         skin=linear(*SKINS[skins]) * random.uniform(0.95, 1.05, 3),
@@ -76,7 +76,7 @@ def performer_of(number: int, seed: int = 0) -> Performer:
         number, build, costume, bool(left_handed),
         tempo=random.uniform(0.88, 1.15),
         size=random.uniform(0.85, 1.2),
-        facing=random.uniform(-12, 12),
+        facing=random.uniform(-35, 35),
         stance=random.uniform(0, 5),
         hanging=random.normal(0, [1.5, 2.5, 0.5], (2, 3)),
         stoop=random.normal(0, [2, 2, 3]),

@@ -53,12 +53,23 @@ def _reaching(hand, side, target):
     return replace(hand, wrist=hand.wrist + target - tips)
 
 
+def _rolled(hand, degrees):
+    """A hand turned about the way to the faucet, and about the middle of both hands."""
+    ahead = np.array([0.0, 1, 0])
+    return replace(hand, **{name: turned(getattr(hand, name), ahead, degrees)
+                            for name in ("wrist", "forward", "dorsal")})
+
+
 def palms(wave, sway, habit):
-    """Step 1: pressed palms slide along each other, fingers to the faucet; habit: how far fingers and thumbs part."""
-    slide, lean, roll = 2.4 * wave, 0.1 * sway, 0.12 + 0.3 * habit
-    flat = OPEN * 0.6, FAN * (0.1 + 0.5 * habit), FLAT_THUMB + [20 * habit, 0, 0, 0, 0]
-    left = pose([-1.35, 1 + slide, 0], [0.08, 1, 0.05], [-1, 0.1, roll + lean], LEFT_ELBOW, *flat)
-    right = pose([1.35, 1 - slide, 0], [-0.08, 1, 0.05], [1, 0.1, roll - lean], RIGHT_ELBOW, *flat)
+    """Step 1: pressed palms slide along each other, fingers to the faucet.
+
+    habit: how far fingers and thumbs part, how far the wrists part, how high the fingers point.
+    """
+    slide, lean, roll = 2.4 * wave, 0.08 * sway, 0.02 + 0.22 * habit[0]
+    flat = OPEN * 0.6, FAN * (0.1 + 0.5 * habit[0]), FLAT_THUMB + [20 * habit[0], 0, 0, 0, 0]
+    aside, up = 0.02 + 0.16 * habit[1], 0.4 * habit[2] - 0.1
+    left = pose([-1.45, 1 + slide, 0], [aside, 1, up], [-1, 0.1, roll + lean], LEFT_ELBOW, *flat)
+    right = pose([1.45, 1 - slide, 0], [-aside, 1, up], [1, 0.1, roll - lean], RIGHT_ELBOW, *flat)
     return left, right
 
 
@@ -67,48 +78,52 @@ def backs(wave, sway, habit):
 
     habit: how far the upper fingers bend around the lower ones, and how much closer they are.
     """
-    bend = OPEN + np.array([10 - 8 * wave, 8 - 6 * wave, 4]) + habit * np.array([14, 26, 14])
-    fan = FAN * (2.0 - 0.6 * habit)
+    bend = OPEN + np.array([10 - 8 * wave, 8 - 6 * wave, 4]) + habit[0] * np.array([14, 26, 14])
+    fan = FAN * (2.0 - 0.6 * habit[0])
     ahead = turned([0.36, 1, 0], [0, 0, 1], 4 * sway)
     left = pose(2.6 * wave * ahead + [0.3, 1.5, 1.3], ahead, [0, -0.1, 1], LEFT_ELBOW, bend, fan, WIDE_THUMB)
-    right = pose([-0.3, 1.0, -1.3], [-0.34, 1, 0], [0, 0, 1], RIGHT_ELBOW, OPEN * (1 + habit), fan, WIDE_THUMB)
+    right = pose([-0.3, 1.0, -1.3], [-0.34, 1, 0], [0, 0, 1], RIGHT_ELBOW, OPEN * (1 + habit[0]), fan, WIDE_THUMB)
     return left, right
 
 
 def interlaced(wave, sway, habit):
-    """Step 3: palm to palm, the fingers of both hands cross each other; habit: how straight and flat they lie."""
-    bend = np.tile([48 - 20 * habit + 10 * wave, 72 - 55 * habit, 35 - 25 * habit], (4, 1))
-    slide, lift, lean = np.array([0, 0.7 * wave, 0]), 0.6 - 0.2 * habit, 0.1 * sway
-    bent = bend, FAN * 1.6, [20, 20, 30, 25, 25]
-    left = pose(slide + [-1.0, 1.5, 0.5], [0.25, 0.8, lift], [-1, 0.1, 0.25 + lean], LEFT_ELBOW, *bent)
-    right = pose([1.0, 2.1, -0.5] - slide, [-0.25, 0.8, lift], [1, 0.1, 0.25 - lean], RIGHT_ELBOW, *bent)
+    """Step 3: palm to palm, the fingers of both hands cross each other.
+
+    habit: how straight and flat they lie, how far the wrists part, how far the hands slide.
+    """
+    straight, aside = habit[0], 0.1 + 0.3 * habit[1]
+    bend = np.tile([44 - 36 * straight + 8 * wave, 66 - 58 * straight, 34 - 26 * straight], (4, 1))
+    slide, lift, lean = np.array([0, 0.7 + 1.6 * straight * habit[2], 0]) * wave, 0.5 * (1 - straight), 0.08 * sway
+    roll, bent = 0.26 - 0.24 * straight, (bend, FAN * (1.6 - 0.5 * straight), [20, 20 - 10 * straight, 30, 25, 25])
+    left = pose(slide + [-1.2, 1.5, 0.4], [aside, 0.8, lift], [-1, 0.1, roll + lean], LEFT_ELBOW, *bent)
+    right = pose([1.2, 2.1, -0.4] - slide, [-aside, 0.8, lift], [1, 0.1, roll - lean], RIGHT_ELBOW, *bent)
     return left, right
 
 
 def hooks(wave, sway, habit):
     """Step 4: the bent fingers of the right hand lie in the bent fingers of the left, whose palm looks up.
 
-    habit: how far the right hand covers the left and both thumbs part.
+    habit: how far the right hand covers the left and both thumbs part, how far it moves, how both are turned.
     """
     bend = np.tile([12, 88 + 6 * wave, 60], (4, 1))
-    shift = np.array([1.6 * wave, 0.5 * sway, 0])
-    thumb = [20 + 25 * habit, 20, 30, 15, 15]
+    shift = np.array([(1.0 + 1.6 * habit[1]) * wave, 0.5 * sway, 0])
+    thumb = [20 + 25 * habit[0], 20, 30, 15, 15]
     left = pose(shift + [-2.4, 0.3, -2.2], [0.85, 0.5, 0.05], [-0.1, 0.15, -1], [-26, -38, 8], bend, FAN * 0.6, thumb)
-    over = np.array([2.8 - 1.2 * habit, 0.8, 2.7]) - shift * 0.7
-    right = pose(over, [-0.87, 0.48 + 0.2 * habit, 0], [0.05, 0.15, 1], [26, -38, 9], bend, FAN * 0.6, thumb)
-    return left, right
+    over = np.array([2.8 - 1.2 * habit[0], 0.8, 2.7]) - shift * 0.7
+    right = pose(over, [-0.87, 0.48 + 0.2 * habit[0], 0], [0.05, 0.15, 1], [26, -38, 9], bend, FAN * 0.6, thumb)
+    return _rolled(left, 70 * habit[2] - 10), _rolled(right, 70 * habit[2] - 10)
 
 
 def thumb_clasp(wave, sway, habit):
     """Step 5: the right fist turns about the thumb of the open left hand; habit: how far that hand is bent."""
-    bend = OPEN + habit * np.array([12, 30, 15])
+    bend = OPEN + habit[0] * np.array([12, 30, 15])
     left = pose([2.0, 1.5, -2], [0.66, 0.75, 0], [-0.35, 0.3, -0.9], LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
     thumb = hand_chains(left, HandShape(), 1)[0][0]
     axis = unit(thumb[3] - thumb[1])
     ahead = turned([-0.5, 0.85, 0], axis, 28 * wave)
     ahead = unit(ahead - (ahead @ axis) * axis)
     dorsal = np.cross(ahead, axis)
-    middle = thumb[2] + (0.3 * sway - 2.6 + habit) * axis - 0.6 * ahead + 2.0 * dorsal
+    middle = thumb[2] + (0.3 * sway - 2.6 + habit[0]) * axis - 0.6 * ahead + 2.0 * dorsal
     right = pose(middle, ahead, dorsal, RIGHT_ELBOW, FIST, FAN * 0.2, [25, 35, 30, 30, 40])
     return left, right
 
@@ -118,25 +133,30 @@ def fingertips(wave, sway, habit):
 
     habit: how much the left hand is cupped and how much steeper the right one stands.
     """
-    cup = OPEN * (1 + 1.5 * habit)
+    cup = OPEN * (1 + 1.5 * habit[0])
     left = pose([-1.0, 3.0, -2.5], [0.36, 0.93, 0.05], [0.1, 0.05, -1], LEFT_ELBOW, cup, FAN * 0.6, [55, 10, 30, 5, 5])
     bunch = [[37, 56, 32], [42, 58, 33], [39, 58, 33], [48, 30, 16]]
-    twist = np.array([-0.65, -0.1, -0.75]), 25 * wave - 10 * habit
-    ahead, dorsal = turned([-0.40, 0.85, -0.15 - 0.3 * habit], *twist), turned([0.6, 0.3, 0.7], *twist)
+    twist = np.array([-0.65, -0.1, -0.75]), 25 * wave - 10 * habit[0]
+    ahead, dorsal = turned([-0.40, 0.85, -0.15 - 0.3 * habit[0]], *twist), turned([0.6, 0.3, 0.7], *twist)
     right = pose([0, 0, 0], ahead, dorsal, RIGHT_ELBOW, bunch, [-13, -7, 12, 22], [15, 39, 24, 26, 8])
     return left, _reaching(right, -1, np.array([-1.8 + 0.8 * sway, 0.6 + 0.8 * wave, -0.6]))
 
 
 def wrist_clasp(wave, sway, habit):
-    """Step 7: the right hand holds the wrist of the left fist, rubs along it and turns about it.
+    """Step 7: the right hand holds the wrist of the left fist, which turns in it, or rubs along it.
 
-    habit: how far the fist is open and how much lower the right hand holds the arm.
+    habit: how far the fist is open, how far it turns, how much lower and from which side the right hand holds the arm.
     """
-    fist = FIST * (1 - 0.55 * habit)
+    fist, arm = FIST * (1 - 0.35 * habit[0]), unit([0.15, 1, 0.05])
     left = pose([-0.5, 7.5, 0], [0.12, 1, 0.05], [-0.4, 0, 0.9], [-9, -45, 5], fist, FAN * 0.2, [30, 50, 30, 40, 40])
-    arm = unit([0.15, 1, 0.05])
-    ahead, dorsal = turned([-0.9, 0.35, 0.1], arm, 14 * sway), turned([0.1, 0, 1], arm, 14 * sway)
+    turns = 30 + 55 * habit[1]  # of the forearm: degrees to either side
+    left = replace(left, dorsal=turned(left.dorsal, arm, turns * wave + 50 * (habit[2] - 0.4) + 14 * sway))
+    if habit[3] < 0.35:  # from above, the thumb at the elbow's side, or from below and aside, the thumb on top
+        ahead, dorsal = turned([-0.9, 0.35, 0.1], arm, 14 * sway), turned([0.1, 0, 1], arm, 14 * sway)
+    else:
+        under = 14 * sway - 100 * (habit[3] - 0.35)
+        ahead, dorsal = turned([-0.7, 0.65, 0], arm, under), turned([0, 0, -1], arm, under)
     grip = np.array([[56, 52, 32], [58, 54, 32], [58, 54, 32], [56, 52, 32]], float)
-    middle = np.array([-0.2, -2.9 - habit, 2.6]) + arm * (2.0 * wave)
+    middle = np.array([-0.2, -2.4 - 1.5 * habit[2], 0]) + 2.6 * dorsal + arm * (2.0 * wave * (1 - 0.8 * habit[1]))
     right = pose(middle, ahead, dorsal, RIGHT_ELBOW + [6, 0, 0], grip, FAN * 0.5, [60, 40, 50, 20, 15])
     return left, right

@@ -193,11 +193,11 @@ def place(number, random, size):
     """
     sink = SINKS[number]
     position, target, focal, roll = sink.camera
-    # The camera is put up again for every performer: some millimetres, a degree, a few per cent of zoom.
-    position = np.array(position) + random.normal(0, [1.2, 1.2, 1.5])
-    target = np.array(target) + random.normal(0, [0.7, 0.5, 0])
+    # The camera is put up again for every performer: some centimetres, degrees, per cent of zoom.
+    position = np.array(position) + random.normal(0, [6, 8, 3])
+    target = np.array(target) + random.normal(0, [1.5, 1.5, 0])
     camera = Camera.look_at(
-        position, target, focal * random.uniform(0.96, 1.05) * size[1], size, np.radians(roll + random.normal(0, 1.2))
+        position, target, focal * random.uniform(0.85, 1.12) * size[1], size, np.radians(roll + random.normal(0, 6))
     )
     scene = Scene(camera, list(sink.lights), sink.ambient)
     x, y, height, normal, distance = render.ground(scene, lambda x, y: _height(sink, x, y))

@@ -13,11 +13,15 @@ from health_actions.data.extraction import sample_indices
 from health_actions.data.frames import open_clip
 from health_actions.data.transforms import build_input_transform, build_spatial, place_frames
 from health_actions.data.video import UnreadableVideo, sample_frames
+from health_actions.learning.landmarks import EVERY, WINDOW, predict_rows, sample_landmarks
 from health_actions.learning.precision import autocast
+from health_actions.models.landmark_stream import join_values
 from health_actions.models.weights import load_model
 
 RATE = 30  # frames per second of the clips of both studies; other videos are sampled at this rate
 NONE = "none of these"
+UNSEEN = {"hands": "no hand seen", "pose": "nobody seen"}  # where landmarks are missing in most frames
+LEAST_SEEN = 0.25  # share of a window's frames in which somebody or a hand must be found
 CLIP_SECONDS = 30.0  # a longer video is watched window by window, not recognised as one clip
 LONGEST = 4 * 3600.0  # seconds of a video that is watched
 
@@ -30,7 +34,8 @@ class Answer(NamedTuple):
     frames: np.ndarray  # uint8 (window, height, width, 3), before they are scaled or cropped for the model
     probabilities: np.ndarray  # float64 (classes,), sum 1
     features: np.ndarray  # float32 (features,), the input of the model's last layer
-    action: str  # the most probable class, or `NONE` where the detector rejects the features
+    action: str  # the most probable class; `NONE` where the detector rejects the features; `UNSEEN`
+    found: list[dict] | None = None  # landmarks in each frame, as a tracker of `models.landmarks` gives them
 
 
 class Recogniser:
@@ -126,6 +131,53 @@ class Recogniser:
             is_near = self.detector.distance(features) <= self.detector.threshold
             actions = [action if near else NONE for action, near in zip(actions, is_near, strict=True)]
         return [Answer(*parts) for parts in zip(*zip(*windows), probabilities, features, actions, strict=True)]
+
+
+class LandmarkRecogniser:
+    """A model folder of a landmark stream, ready for videos, as `Recogniser` is. May be used from several threads.
+
+    Args:
+        folder: as of `save_model`.
+        read: makes frames of a video, as `sample_frames`; `sample_in_sandbox` for files that nobody has checked.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_model`.
+    """
+
+    def __init__(self, folder: Path, *, read: Callable[..., Iterator[np.ndarray]] = sample_frames):
+        self.model, self.card = load_model(folder)
+        self.read, self.kind, self.classes = read, self.model.kind, list(self.card["classes"])
+
+    def recognise(self, path: Path) -> Answer:
+        """The answer to one clip: the mean over its windows.
+
+        Raises:
+            UnreadableVideo: for a file that is not a video, damaged, or longer than `CLIP_SECONDS`.
+        """
+        pairs = list(sample_landmarks(path, self.kind, longest=CLIP_SECONDS, read=self.read))
+        return self.classify(pairs, len(pairs))
+
+    def watch(self, path: Path, *, every: float = 0.5, batch: int = 1) -> Iterator[Answer]:
+        """Answers over the time of a video of any length, a window each `every` seconds; see `Recogniser.watch`."""
+        hop, kept, count = max(1, round(every / EVERY)), deque(maxlen=WINDOW), 0
+        for pair in sample_landmarks(path, self.kind, longest=LONGEST, read=self.read):
+            kept.append(pair)
+            count += 1
+            if count >= WINDOW and (count - WINDOW) % hop == 0:
+                yield self.classify(list(kept), count)
+        if 0 < count < WINDOW:
+            yield self.classify(list(kept), count)
+
+    def classify(self, pairs: list[tuple[np.ndarray, dict]], count: int) -> Answer:
+        """The answer to the last of `count` frames: each a frame and what was found in it."""
+        frames, found = map(list, zip(*pairs))
+        together = {name: np.stack([each[name] for each in found]) for name in found[0]}
+        height, width = frames[0].shape[:2]
+        probabilities = predict_rows(self.model, torch.from_numpy(join_values(together, width / height, self.kind)))
+        seen = np.isfinite(together["presence"]).reshape(len(found), -1).any(axis=1).mean()
+        action = self.classes[probabilities.argmax()] if seen >= LEAST_SEEN else UNSEEN[self.kind]
+        return Answer((count - len(pairs)) * EVERY, count * EVERY, np.stack(frames), probabilities,
+                      np.zeros(0, np.float32), action, found)
 
 
 def view_window(frames_folder: Path, clip: str, card: dict, *, size: int | None = None,

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-from health_actions.analysis.recognition import Recogniser
+from health_actions.analysis.recognition import LandmarkRecogniser, Recogniser
 from health_actions.analysis.rejection import MahalanobisDetector
 from health_actions.data.sandbox import sample_in_sandbox
 from health_actions.learning.scores import read_cards
 from health_actions.paths import place_inside
 
 DETECTOR = "detector.safetensors"
+LANDMARKS = "landmarks"  # the folder of the landmark stream among the models of a study
 
 
 class NotTrained(FileNotFoundError):
@@ -50,13 +51,16 @@ def choose_model_folder(root: Path, study: str, model: str = "best") -> Path:
     return place_inside(models / found[0], f"fold_{best['training']['fold']}")
 
 
-def load_recogniser(root: Path, study: str, model: str = "best", *, reject: bool = True) -> Recogniser:
+def load_recogniser(root: Path, study: str, model: str = LANDMARKS, *,
+                    reject: bool = True) -> Recogniser | LandmarkRecogniser:
     """The model of `choose_model_folder`, ready for videos that nobody has checked: it decodes them in the sandbox.
 
     With `reject` it answers "none of these" to clips of unknown actions, where stage `reject` fitted a detector (of the
     best model alone).
     """
     folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
+    if folder.parent.name == LANDMARKS:
+        return LandmarkRecogniser(folder, read=sample_in_sandbox)
     file = build / "reject" / folder.relative_to(build / "models") / DETECTOR
     detector = MahalanobisDetector.load(file) if reject and file.is_file() else None
     return Recogniser(folder, detector=detector, read=sample_in_sandbox)

@@ -10,8 +10,10 @@ from health_actions.data.video import SUFFIXES
 
 SPLIT_FOLDERS = {"train": "training", "training": "training", "val": "validation", "valid": "validation",
                  "validation": "validation", "test": "testing", "testing": "testing"}
-# HandWash_009_A_02_G_02: recording 009, action 02, scene G02; some files lack the last underscore.
-HANDWASH_NAME = re.compile(r"HandWash_(?P<recording>\d+)_A_?(?P<action>\d+)_(?P<scene>G_?\d+)$", re.IGNORECASE)
+# HandWash_009_A_02_G_02: recording 009, action 02, scene G02; some files lack the last underscore. A further _T_02: a
+# second take.
+HANDWASH_NAME = re.compile(r"HandWash_(?P<recording>\d+)_A_?(?P<action>\d+)_(?P<scene>G_?\d+)(?:_T_?\d+)?$",
+                           re.IGNORECASE)
 # S001C002P003R001A043_rgb: setup, camera, performer, repetition, action of NTU RGB+D.
 NTU_NAME = re.compile(r"(?P<setup>S\d{3})(?P<camera>C\d{3})(?P<performer>P\d{3})(?P<repetition>R\d{3})"
                       r"A(?P<action>\d{3})(?:_rgb)?$", re.IGNORECASE)
@@ -23,7 +25,10 @@ NTU_ACTIONS = dict(enumerate("""
     take_off_hat cheer_up hand_waving kicking reach_into_pocket hopping jump_up phone_call play_with_phone
     type_on_keyboard point taking_selfie check_time rub_hands bow shake_head wipe_face salute put_palms_together
     cross_hands sneeze_cough staggering falling_down headache chest_pain back_pain neck_pain nausea_vomiting fan_self
-    """.split(), start=1))
+    """.split(), start=1)) | {80: "squat_down"}  # of NTU RGB+D 120
+# 121 and up: everyday actions of the synthetic clips alone, which NTU RGB+D lacks.
+NTU_ACTIONS |= dict(enumerate(
+    "walk stand_still sit_still kneel lie_down get_up lie_still sit_on_floor".split(), start=121))
 
 
 class NoClips(ValueError):

@@ -1,10 +1,18 @@
-"""Frames of clips in rows, and frames with the saliency of a model."""
+"""Frames of clips in rows, and frames with the saliency of a model or with the landmarks of hands and bodies."""
 
 import cv2
 import numpy as np
 from matplotlib import colormaps, pyplot
 from matplotlib.figure import Figure
 from scipy import ndimage
+
+# Pairs of the landmarks of `models.landmarks` that a line joins.
+HAND_BONES = [(0, 1), (0, 5), (5, 9), (9, 13), (13, 17), (17, 0),
+              *((point, point + 1) for point in range(20) if point % 4)]  # four bones a finger, the palm apart
+BODY_BONES = [(0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 23), (12, 24),
+              (23, 24), *((point + side, point + step + side) for side in (0, 1) for point, step in (
+                  (11, 2), (13, 2), (15, 2), (15, 4), (15, 6), (17, 2), (23, 2), (25, 2), (27, 2), (27, 4), (29, 2)))]
+COLOURS = [(0, 114, 178), (230, 159, 0)]  # of a left and a right hand
 
 
 def show_strips(strips: dict[str, np.ndarray], *, height: float = 0.75) -> Figure:
@@ -34,6 +42,26 @@ def overlay_saliency(frames: np.ndarray, saliency: np.ndarray) -> np.ndarray:
     alpha = strength[..., None] ** 0.8
     heat, grey = 255 * colormaps["magma"](strength)[..., :3], 0.6 * frames.mean(-1, keepdims=True)
     return (alpha * heat + (1 - alpha) * grey).astype(np.uint8)
+
+
+def draw_landmarks(frame: np.ndarray, found: dict[str, np.ndarray]) -> np.ndarray:
+    """A copy of a frame, uint8 (height, width, 3), with lines and dots where a tracker found them.
+
+    The left hand is blue, the right one orange, as a body is; of a body only what is visible is drawn.
+    """
+    frame, size, thickness = frame.copy(), frame.shape[1::-1], max(1, round(frame.shape[0] / 100))
+    bones, colours = (HAND_BONES, COLOURS) if "handedness" in found else (BODY_BONES, COLOURS[1:])
+    for points, colour in zip(found["image"].reshape(-1, *found["image"].shape[-2:]), colours, strict=True):
+        seen = np.isfinite(points).all(axis=1) & (found.get("visibility", np.float32(1)) >= 0.5)
+        places = {number: tuple((16 * points[number, :2] * size).round().astype(int).tolist())
+                  for number in np.flatnonzero(seen)}  # 16: OpenCV takes sixteenths of a pixel with shift=4
+        for paint, wider in (((255, 255, 255), max(1, thickness // 2)), (colour, 0)):  # a white rim shows on skin
+            for start, end in bones:
+                if start in places and end in places:
+                    cv2.line(frame, places[start], places[end], paint, thickness + wider, cv2.LINE_AA, 4)
+            for place in places.values():
+                cv2.circle(frame, place, 16 * thickness + 8 * wider, paint, -1, cv2.LINE_AA, 4)
+    return frame
 
 
 def show_snapshots(rows: dict[str, list[np.ndarray]], *, captions: dict[str, list[str]] | None = None,

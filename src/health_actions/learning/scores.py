@@ -13,6 +13,7 @@ from torch import nn
 from health_actions.data.transforms import build_input_transform, build_spatial
 from health_actions.learning.datasets import ClipDataset, FeatureDataset, build_loader
 from health_actions.learning.features import load_features
+from health_actions.learning.landmarks import predict_rows, read_rows
 from health_actions.learning.precision import autocast, prepare_training
 from health_actions.models.weights import load_model
 from health_actions.progress import track
@@ -54,6 +55,9 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
     Returns:
         One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
     """
+    if card["architecture"]["name"] == "landmarks":
+        kept = read_rows(Path(frames_folder).with_name("landmarks"), list(clips["clip"]), model.kind)
+        return tabulate(np.stack([predict_rows(model, rows) for rows in kept]), card, clips)
     classes, preprocessing, training, shape = card["classes"], card["preprocessing"], card["training"], card["clip"]
     draw = (training["window_seed"], training["fold"], "testing") if shape["test_window"] == "random" else None
     common = {"classes": classes, "window": shape["window"], "stride": shape["stride"], "draw": draw}
@@ -71,7 +75,12 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
     with torch.inference_mode(), autocast(precision):
         logits = [answer(items.flatten(0, 1) if windows > 1 else items).double() for items, _ in
                   track(loader, total=len(loader), title=f"{training['architecture']}, fold {training['fold']}")]
-    probabilities = torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy().round(6)
+    return tabulate(torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy(), card, clips)
+
+
+def tabulate(probabilities: np.ndarray, card: dict, clips: pd.DataFrame) -> pd.DataFrame:
+    """The table of `predict_clips` for probabilities (clips, classes) of a model with this card."""
+    classes, training, probabilities = card["classes"], card["training"], probabilities.round(6)
     table = clips[["clip"]].reset_index(drop=True).assign(
         fold=training["fold"], **{"class": list(clips["class"])}, predicted=np.array(classes)[probabilities.argmax(1)])
     return pd.concat([table, pd.DataFrame(probabilities, columns=classes)], axis=1)

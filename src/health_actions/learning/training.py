@@ -83,11 +83,15 @@ def evaluate_epoch(fabric: Fabric, network: nn.Module, loader: DataLoader) -> di
     return {"validation_loss": mean_loss.compute().item(), "validation_clip_top1": top1.compute().item()}
 
 
-def compute_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of logits (batch, classes); of several streams (batch, streams, classes) each learns on its own."""
+def compute_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 0.0,
+                 weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy of logits (batch, classes); of several streams (batch, streams, classes) each learns on its own.
+
+    `weights` (classes,): how much a clip of each class counts.
+    """
     if logits.ndim == 3:
         logits, labels = logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1])
-    return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return nn.functional.cross_entropy(logits, labels, weights, label_smoothing=smoothing)
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from health_actions.models.c3d import C3d
 from health_actions.models.checkpoints import load_published
 from health_actions.models.cnn_lstm import BACKBONES, UNCHANGED, CnnLstm
 from health_actions.models.convlstm import ConvLstm
+from health_actions.models.landmark_stream import LandmarkStream
 from health_actions.models.mobilenetv2 import MobileNetV2
 from health_actions.models.network3d import Network3d
 from health_actions.models.resnet3d import RESNETS, ResNet3d
@@ -62,6 +63,8 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
 
     ValueError for what is unknown or too small, and for weights that do not fit; FileNotFoundError where they are not.
     """
+    if name == "landmarks":  # no pictures go in, but points
+        return LandmarkStream(num_classes=num_classes, **options)
     get_normalisation(name)  # refuses unknown names
     build, given = REGISTRY[name][0], {"num_classes": num_classes, "frames": frames, "size": size}
     for what, least in (("num_classes", 2), ("frames", 8), ("size", 32)):

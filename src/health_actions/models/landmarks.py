@@ -22,7 +22,7 @@ LEAST = 0.5  # score of a detection, presence of a hand or a body, peak of a hea
 OVERLAP = 0.3  # intersection over union of two boxes: above, they are of one palm or person
 PALM = [0, 5, 9, 13, 17, 1, 2]  # the landmarks of a hand that the palm detector gives as well, in its order
 STABLE = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]  # landmarks that move least: the next crop is round them
-SAME = 0.15  # mean distance of two palms' points by the side of a crop: below, they are one hand found twice
+SAME = 0.15  # mean distance of two palms' axes by the side of a crop: below, they are one hand found twice
 MEMORY = 0.95  # what a frame leaves of the evidence before it for a track's side
 
 
@@ -128,9 +128,9 @@ class HandTracker:
             self.hands.append(hand)
 
     def is_known(self, palm: np.ndarray) -> bool:
-        """Whether the points (7, 2) of a palm are those of a hand in the tracks."""
-        return any(np.linalg.norm(hand["image"][PALM, :2] - palm, axis=1).mean() < SAME * hand["crop"].side
-                   for hand in self.hands)
+        """Whether the points (7, 2) of a palm are those of a hand in the tracks, be it taken for the other hand."""
+        return any(np.linalg.norm(draw_axis(hand["image"][PALM, :2]) - draw_axis(palm), axis=1).mean()
+                   < SAME * hand["crop"].side for hand in self.hands)
 
     def read(self, frame: np.ndarray, crop: Crop, right: float = 0.0) -> dict | None:
         """A crop's hand, if any: image in pixels; `right`, log-odds of a right one; the crop for the next frame."""
@@ -213,6 +213,11 @@ def surround(middle: np.ndarray, size: np.ndarray, angle: float, shift: float, s
     """A crop round a box (width, height): its longer side times `scale`, moved up its axes by `shift` of its height."""
     turn = Crop(middle, 0, angle).turn
     return Crop(middle - turn @ [0, shift * size[1]], scale * size.max(), angle)
+
+
+def draw_axis(palm: np.ndarray) -> np.ndarray:
+    """The points (3, 2) of a palm (7, 2) that stay where they are when left and right are mixed up."""
+    return np.stack([palm[0], (palm[1] + palm[4]) / 2, (palm[2] + palm[3]) / 2])
 
 
 def measure_angle(start: np.ndarray, end: np.ndarray) -> float:

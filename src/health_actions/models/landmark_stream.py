@@ -1,0 +1,168 @@
+"""The landmark stream: hands or a body in a window of frames, as points, to logits; a linear and a convolutional head.
+
+A frame is one row of `join_values`: what the trackers of `landmarks` find, nan where something is missing. Missing
+points stay missing: they enter no mean, and that they are missing is an input of its own.
+"""
+
+from math import prod
+
+import numpy as np
+import torch
+from torch import nn
+
+from health_actions.models.landmarks import HandTracker, PoseTracker
+
+TRACKERS = {"hands": HandTracker, "pose": PoseTracker}
+# What a row has of a tracker's result, in this order: places in the picture, metres, a probability.
+PARTS = {"hands": ("image", "world", "handedness"), "pose": ("image", "world", "visibility")}
+SIDES = [(1, 4), (2, 5), (3, 6), (7, 8), (9, 10), *((left, left + 1) for left in range(11, 33, 2))]  # of a body's points
+SWAPPED = [dict(SIDES + [pair[::-1] for pair in SIDES]).get(point, point) for point in range(33)]
+TRUNK = [0, 7, 8, *range(11, 17), *range(23, 29)]  # nose, ears, shoulders, elbows, wrists, hips, knees, ankles
+TIPS = [4, 8, 12, 20]  # of thumb, index, middle and little finger
+LARGEST = 5.0  # standard deviations: no feature counts for more
+
+
+def join_values(found: dict[str, np.ndarray], aspect: float, kind: str) -> np.ndarray:
+    """What `detect_landmarks` found -> float32 (frames, values), places in the picture in shares of its height.
+
+    Args:
+        found: of frames of one video.
+        aspect: their width divided by their height.
+        kind: "hands" or "pose".
+    """
+    found = {**found, "image": found["image"] * np.array([aspect, 1, aspect], np.float32)}
+    return np.concatenate([found[name].reshape(len(found["image"]), -1) for name in PARTS[kind]], axis=1)
+
+
+def split_values(rows: torch.Tensor, kind: str) -> list[torch.Tensor]:
+    """Rows (..., values) -> image and world (..., who, points, 3), handedness (..., 2) or visibility (..., 1, points).
+
+    `who` is the left and the right hand, or one person.
+    """
+    shapes = [TRACKERS[kind].SHAPES[name] for name in PARTS[kind]]
+    parts = [part.unflatten(-1, shape) for part, shape in zip(rows.split(list(map(prod, shapes)), dim=-1), shapes)]
+    return parts if kind == "hands" else [part.unsqueeze(rows.ndim - 1) for part in parts]
+
+
+def mirror_values(parts: list[torch.Tensor], kind: str) -> list[torch.Tensor]:
+    """The parts of `split_values` as a mirror shows them: left and right change places."""
+    image, world, third = parts
+    flip = torch.tensor([-1.0, 1, 1])
+    if kind == "hands":
+        return [image.flip(-3) * flip, world.flip(-3) * flip, 1 - third.flip(-1)]
+    return [image[..., SWAPPED, :] * flip, world[..., SWAPPED, :] * flip, third[..., SWAPPED]]
+
+
+def describe_hands(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (windows, frames, values) -> features of each frame: each hand from its wrist, and one from the other.
+
+    Here the hands are in the order of their places, from left to right: of hands that are seen from the side, as when
+    both palms meet, the network guesses which is which. The unit is the length of the palm in the window.
+    """
+    image, world, handedness = order_hands(*split_values(rows, "hands"))
+    places = image[..., :2]
+    palm = (places[..., 9, :] - places[..., 0, :]).norm(dim=-1).flatten(1).nanmedian(dim=1).values
+    places = places / palm[:, None, None, None, None]
+    left, right = places.unbind(2)
+    return torch.cat([
+        (places - places[..., :1, :]).flatten(2), 10 * world.flatten(2),
+        (right - left)[:, :, [0, 4, 8, 9]].flatten(2),
+        (right[:, :, TIPS] - left[:, :, 9:10]).flatten(2), (left[:, :, TIPS] - right[:, :, 9:10]).flatten(2),
+        handedness], dim=-1)
+
+
+def order_hands(image: torch.Tensor, world: torch.Tensor, handedness: torch.Tensor) -> list[torch.Tensor]:
+    """The parts of `split_values`, in each frame the hand that is further to the left first.
+
+    A hand alone is compared with the middle between both hands in the window.
+    """
+    places = image[..., 0].mean(-1)
+    middle = places.mean(-1, keepdim=True).nanmean(1, keepdim=True)
+    middle = torch.where(middle.isnan(), places.flatten(1).nanmean(1)[:, None, None], middle)
+    left, right = torch.where(places.isnan(), middle, places).unbind(-1)
+    swap = left > right
+    return [torch.where(swap.reshape(*swap.shape, *[1] * (part.ndim - 2)), part.flip(2), part)
+            for part in (image, world, handedness)]
+
+
+def describe_pose(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (windows, frames, values) -> features of each frame: the body from its hips, its lean, height and speed.
+
+    The unit is the length of the trunk in the window; heights are above the lowest point of the window.
+    """
+    image, world, _ = (part.squeeze(2) for part in split_values(rows, "pose"))
+    places = image[..., :2]
+    hips, shoulders = places[:, :, 23:25].mean(2), places[:, :, 11:13].mean(2)
+    trunk = shoulders - hips
+    unit = trunk.norm(dim=-1).nanmedian(dim=1).values.clamp(min=1e-3)[:, None, None]
+    floor = places[..., 1].nan_to_num(-torch.inf).flatten(1).amax(dim=1)[:, None]
+    wrists = places[:, :, 15:17]
+    return torch.cat([
+        ((places[:, :, TRUNK] - hips[:, :, None]) / unit[..., None]).flatten(2), 2 * world[:, :, TRUNK].flatten(2),
+        nn.functional.normalize(trunk, dim=-1), torch.stack([floor - hips[..., 1], floor - places[:, :, 0, 1]], -1) / unit,
+        (places.amax(2) - places.amin(2)) / unit, nn.functional.pad(hips.diff(dim=1), (0, 0, 1, 0)) / unit * 5,
+        ((wrists - places[:, :, :1]) / unit[..., None]).flatten(2),
+        ((wrists - shoulders[:, :, None]) / unit[..., None]).flatten(2)], dim=-1)
+
+
+DESCRIBE = {"hands": describe_hands, "pose": describe_pose}
+
+
+class LandmarkStream(nn.Module):
+    """Rows (windows, frames, values), nan where missing -> logits (windows, 2, classes) of both heads.
+
+    The first head is linear in statistics over time: mean, deviation, change from the first to the last third, speed,
+    and share of frames in which a feature is there. The second convolves over time. See `three_stream.fuse_streams`.
+
+    Args:
+        kind: "hands" or "pose".
+        num_classes: logits.
+        width, layers: channels and convolutions of the second head.
+        dropout: share of its inputs, and of the statistics, that training drops.
+    """
+
+    def __init__(self, kind: str, num_classes: int, width: int = 96, layers: int = 2, dropout: float = 0.5):
+        super().__init__()
+        self.kind = kind
+        values = sum(prod(TRACKERS[kind].SHAPES[name]) for name in PARTS[kind])
+        features = DESCRIBE[kind](torch.rand(1, 3, values)).shape[-1]
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        self.linear = nn.Sequential(nn.Dropout(dropout), nn.Linear(5 * features, num_classes))
+        self.enter = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Dropout(dropout / 2))
+        self.convolve = nn.ModuleList(nn.Sequential(nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width),
+                                                    nn.ReLU()) for _ in range(layers))
+        self.leave = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, num_classes))
+
+    def learn_scale(self, rows: torch.Tensor) -> None:
+        """Set mean and deviation of the features to those of windows (windows, frames, values)."""
+        features = DESCRIBE[self.kind](rows).flatten(0, 1)
+        self.mean.copy_(features.nanmean(0).nan_to_num(0))
+        self.std.copy_((features - self.mean).square().nanmean(0).sqrt().nan_to_num(1).clamp(min=1e-3))
+
+    def scale(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows -> features (windows, frames, features) in standard deviations from the mean, nan where missing."""
+        return ((DESCRIBE[self.kind](rows) - self.mean) / self.std).clamp(-LARGEST, LARGEST)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        features = self.scale(rows)
+        seen = ~features.isnan()
+        hidden = self.enter(torch.cat([features.nan_to_num(0), seen.float()], dim=-1)).transpose(1, 2)
+        for layer in self.convolve:
+            hidden = hidden + layer(hidden)
+        pooled = torch.cat([hidden.mean(2), hidden.amax(2)], dim=1)
+        return torch.stack([self.linear(compute_statistics(features)), self.leave(pooled)], dim=1)
+
+
+def compute_statistics(features: torch.Tensor) -> torch.Tensor:
+    """Features (windows, frames, features), nan where missing -> what the linear head sees, (windows, 5 x features)."""
+    mean, third = average(features), max(1, features.shape[1] // 3)
+    return torch.cat([mean, average((features - mean[:, None]).square()).sqrt(),
+                      average(features[:, -third:]) - average(features[:, :third]),
+                      average(features.diff(dim=1).abs()), 1 - features.isnan().float().mean(1)], dim=1)
+
+
+def average(values: torch.Tensor) -> torch.Tensor:
+    """The mean over time (axis 1) of what is there; 0 where nothing is."""
+    return values.nanmean(dim=1).nan_to_num(0)

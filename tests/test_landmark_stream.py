@@ -1,0 +1,179 @@
+"""The landmark stream: rows of points, their variation, training, and the stored landmarks of clips."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+
+from health_actions.data.video import UnreadableVideo
+from health_actions.learning import landmarks
+from health_actions.learning.landmark_training import train_stream, turn_points, vary_landmarks
+from health_actions.learning.landmarks import (
+    WINDOW,
+    cut_windows,
+    extract_landmarks,
+    predict_rows,
+    read_landmarks,
+    read_rows,
+)
+from health_actions.learning.scores import predict_folds
+from health_actions.models.landmark_stream import (
+    DESCRIBE,
+    TRACKERS,
+    LandmarkStream,
+    join_values,
+    mirror_values,
+    split_values,
+)
+from health_actions.models.weights import load_model, save_model
+
+KINDS = ("hands", "pose")
+
+
+def draw_rows(kind: str, frames: int = 30, seed: int = 0) -> torch.Tensor:
+    """Rows as of a clip: points at random."""
+    generator = np.random.default_rng(seed)
+    found = {name: generator.random((frames, *shape), np.float32) for name, shape in TRACKERS[kind].SHAPES.items()}
+    return torch.from_numpy(join_values(found, 1.5, kind))
+
+
+def put_together(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([part.flatten(2) for part in parts], dim=-1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_are_where_they_were_put(kind):
+    shapes = TRACKERS[kind].SHAPES
+    found = {name: np.zeros((2, *shape), np.float32) for name, shape in shapes.items()}
+    found["image"][1, ..., 5, :] = 0.25, 0.5, 0.125
+    found["world"][1, ..., 5, :] = 1, 2, 3
+    image, world, _ = split_values(torch.from_numpy(join_values(found, 2.0, kind)), kind)
+    assert image.shape == world.shape == {"hands": (2, 2, 21, 3), "pose": (2, 1, 33, 3)}[kind]
+    assert image[1, 0, 5].tolist() == [0.5, 0.5, 0.25], "x and z in shares of the height, too"
+    assert world[1, 0, 5].tolist() == [1, 2, 3] and image[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mirrored_twice_is_as_before_and_the_left_becomes_the_right(kind):
+    parts = split_values(draw_rows(kind)[None], kind)
+    once = mirror_values(parts, kind)
+    for part, twice in zip(parts, mirror_values(once, kind)):
+        torch.testing.assert_close(part, twice)
+    left, right = ((0, 4), (1, 4)) if kind == "hands" else ((0, 15), (0, 16))
+    torch.testing.assert_close(once[0][:, :, *left], parts[0][:, :, *right] * torch.tensor([-1.0, 1, 1]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_do_not_depend_on_place_and_size_in_the_picture(kind):
+    rows = draw_rows(kind)[None]
+    image, world, third = split_values(rows, kind)
+    moved = put_together([image * 0.5 + 0.3, world, third])
+    torch.testing.assert_close(DESCRIBE[kind](moved), DESCRIBE[kind](rows), atol=1e-3, rtol=1e-3)
+
+
+def test_which_hand_is_called_left_does_not_matter():
+    parts = split_values(draw_rows("hands")[None], "hands")
+    swapped = put_together([part.flip(2) for part in parts])
+    torch.testing.assert_close(DESCRIBE["hands"](swapped), DESCRIBE["hands"](put_together(parts)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_missing_enters_no_mean_and_the_answer_stays_finite(kind):
+    rows, network = draw_rows(kind, 2 * WINDOW), LandmarkStream(kind, 4).eval()
+    network.learn_scale(rows[None])
+    assert network.mean.isfinite().all() and (network.std > 0).all()
+    nothing = torch.full_like(rows, torch.nan)
+    assert network(nothing[None, :WINDOW]).isfinite().all()
+    assert np.isclose(predict_rows(network, nothing).sum(), 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_variation_a_window_is_part_of_its_clip(kind):
+    clips = [draw_rows(kind, frames, frames) for frames in (5, 20, 45)]
+    plain = {"speed": 1.0, "turn": 0.0, "noise": 0.0, "missing": 0.0}
+    windows, labels = vary_landmarks(clips, torch.tensor([0, 1, 0]), kind, [1, 0], torch.Generator().manual_seed(3),
+                                     **plain)
+    assert windows.shape == (3, WINDOW, clips[0].shape[1])
+    for clip, window, before, label in zip(clips, windows, (0, 1, 0), labels):
+        if label != before:  # mirrored: the label, too
+            window = put_together(mirror_values(split_values(window[None], kind), kind))[0]
+        distance = (window[:, None] - clip).abs().amax(-1).amin(1)
+        assert distance.max() < 1e-5, "each frame is one of the clip's"
+
+
+def test_points_are_turned_clockwise_in_the_plane_of_the_picture():
+    points = torch.tensor([[[1.0, 0, 5]]])
+    torch.testing.assert_close(turn_points(points, torch.tensor([torch.pi / 2])), torch.tensor([[[0.0, 1, 5]]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_learns_what_differs_and_the_same_seed_gives_the_same(kind):
+    clips, labels = [], []
+    for number in range(24):
+        rows, label = draw_rows(kind, 25, number), number % 2
+        parts = split_values(rows[None], kind)
+        parts[1][..., 2] += label  # a depth that tells both classes apart
+        clips.append(put_together(parts)[0])
+        labels.append(label)
+    first, second = (train_stream(clips, labels, kind, [0, 1], epochs=8, batch_size=8, seed=1) for _ in range(2))
+    right = [predict_rows(first, clip).argmax() == label for clip, label in zip(clips, labels)]
+    assert np.mean(right) >= 0.9
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(value, second.state_dict()[name], atol=0, rtol=0)
+
+
+def test_a_short_clip_is_looped_and_a_long_one_cut_every_half_second():
+    assert cut_windows(torch.arange(7.0)[:, None]).flatten().tolist() == [*range(7), *range(7), *range(6)]
+    assert cut_windows(torch.arange(32.0)[:, None])[:, 0, 0].tolist() == [0, 5, 10]
+
+
+@pytest.fixture
+def searched(tmp_path, monkeypatch):
+    """Three clips whose landmarks are made up, one of them damaged; what was searched."""
+    monkeypatch.chdir(ROOT)
+    calls = []
+
+    def sample(path, kind, **_):
+        calls.append(path.stem)
+        if path.stem == "bad":
+            raise UnreadableVideo("damaged: it is a test")
+        tracker = {name: np.full(shape, 0.5, np.float32) for name, shape in TRACKERS[kind].SHAPES.items()}
+        return ((np.zeros((24, 48, 3), np.uint8), tracker) for _ in range(12))
+
+    monkeypatch.setattr(landmarks, "sample_landmarks", sample)
+    index = pd.DataFrame({"clip": ["a/one", "a/bad", "b/two"], "path": ["a/one.mp4", "a/bad.mp4", "b/two.mp4"],
+                          "class": ["a", "a", "b"], "content": ["1", "2", "3"], "status": "ok"})
+    return index, calls
+
+
+def test_landmarks_are_found_once_and_a_clip_that_fails_is_named(searched, tmp_path):
+    index, calls = searched
+    table = extract_landmarks(tmp_path, tmp_path / "out", index, "hands")
+    assert table["reason"].tolist() == ["", "damaged: it is a test", ""] and table["frames"].tolist() == [12, 0, 12]
+    assert table["found"].tolist() == [2, 0, 2]
+    found = read_landmarks(tmp_path / "out", "a/one")
+    assert float(found["aspect"]) == 2 and found["times"][-1] == pytest.approx(1.1)
+    assert read_rows(tmp_path / "out", ["b/two"], "hands")[0].shape == (12, 254)
+    before = sorted(calls)
+    changed = index.assign(content=["1", "2", "other bytes"]).iloc[[0, 2]]
+    extract_landmarks(tmp_path, tmp_path / "out", changed, "hands")
+    assert sorted(calls) == sorted([*before, "two"]), "only the clip that changed is searched again"
+    extract_landmarks(tmp_path, tmp_path / "out", changed.iloc[:1], "hands")
+    with pytest.raises(FileNotFoundError, match="two.npz: run make repro"):
+        read_landmarks(tmp_path / "out", "b/two")
+
+
+def test_a_saved_stream_answers_for_stored_clips_as_networks_for_pictures_do(searched, tmp_path):
+    index, _ = searched
+    extract_landmarks(tmp_path, tmp_path / "landmarks", index, "hands")
+    network = LandmarkStream("hands", 2).eval()
+    save_model(tmp_path / "models" / "fold_1", network, {
+        "architecture": {"name": "landmarks", "kind": "hands", "num_classes": 2, "frames": WINDOW, "size": 240},
+        "classes": ["a", "b"], "preprocessing": {}, "frames": {}, "clip": {}, "data": {}, "scores": {},
+        "training": {"fold": 1}})
+    splits = pd.DataFrame({"clip": ["a/one", "b/two"], "class": ["a", "b"], "fold": 1, "subset": "testing"})
+    table = predict_folds(tmp_path / "models", splits, frames_folder=tmp_path / "frames")
+    rows = read_rows(tmp_path / "landmarks", ["a/one"], "hands")[0]
+    np.testing.assert_allclose(table.loc[0, ["a", "b"]].to_numpy(float), predict_rows(network, rows), atol=1e-5)
+    assert load_model(tmp_path / "models" / "fold_1")[0].kind == "hands"
