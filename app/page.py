@@ -152,7 +152,7 @@ def add_check(root: Path, study: str, task: str, look: Callable, make_input: Cal
     bar, page = gradio.HTML(elem_classes="bar"), gradio.HTML(elem_classes="answers")
     work = button.click(answer, videos, page, concurrency_id="videos", concurrency_limit=TOGETHER, api_name=study,
                         show_progress_on=bar)  # not on the answer, which is shown while it grows
-    videos.change(lambda: "", None, page, cancels=work, queue=False, show_progress="hidden", api_visibility="private")
+    videos.change(None, None, page, js="() => ''", cancels=work)  # in the browser: a click right after it is not lost
 
 
 def main(port: Annotated[int, typer.Option(help="Of the address.", min=1, max=65535)] = 7860,

@@ -301,11 +301,13 @@ def start_page(project, place):
     env.pop("ORT_DISABLE_TELEMETRY", None)  # the page sets it; else ONNX Runtime leaves a file in TMPDIR
     process = subprocess.Popen([sys.executable, "-m", "app", "--port", str(port)], cwd=project, env=env, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    line = process.stdout.readline()
-    assert f"http://127.0.0.1:{port}/" in line, line + process.stdout.read()
-    yield process, f"http://127.0.0.1:{port}/"
-    process.kill()
-    process.wait()
+    try:
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}/" in line, line
+        yield process, f"http://127.0.0.1:{port}/"
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import typer
 from health_actions.paths import find_root
 
 Study = Annotated[Literal["handwash", "ntu"], typer.Option(help="handwash: hand-wash actions; ntu: medical actions.")]
-Model = Annotated[str, typer.Option(help="An architecture or network; landmarks; best: of the networks for pictures, by validation.")]
+Model = Annotated[str, typer.Option(
+    help="An architecture or network; landmarks; best: the network for pictures that is best by validation.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Recognise hand-wash actions (study handwash) and medical actions (study ntu) in videos.")

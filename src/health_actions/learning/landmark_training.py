@@ -21,7 +21,8 @@ def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, m
         speed: windows are up to so many times faster or slower.
         turn: deviation of the camera's turn about its axis, degrees.
         noise: deviation of each point, in units of the palm or trunk.
-        missing: frames are lost with a probability of up to this; twice as often one hand, or the person, is lost for a while.
+        missing: frames are lost with a probability of up to this; one hand, or the person, is lost for a while in
+            twice this share of windows.
     """
     count = len(clips)
 

@@ -15,7 +15,8 @@ from health_actions.models.landmarks import HandTracker, PoseTracker
 TRACKERS = {"hands": HandTracker, "pose": PoseTracker}
 # What a row has of a tracker's result, in this order: places in the picture, metres, a probability.
 PARTS = {"hands": ("image", "world", "handedness"), "pose": ("image", "world", "visibility")}
-SIDES = [(1, 4), (2, 5), (3, 6), (7, 8), (9, 10), *((left, left + 1) for left in range(11, 33, 2))]  # of a body's points
+# Left and right points of a body.
+SIDES = [(1, 4), (2, 5), (3, 6), (7, 8), (9, 10), *((left, left + 1) for left in range(11, 33, 2))]
 SWAPPED = [dict(SIDES + [pair[::-1] for pair in SIDES]).get(point, point) for point in range(33)]
 TRUNK = [0, 7, 8, *range(11, 17), *range(23, 29)]  # nose, ears, shoulders, elbows, wrists, hips, knees, ankles
 TIPS = [4, 8, 12, 20]  # of thumb, index, middle and little finger
@@ -99,7 +100,8 @@ def describe_pose(rows: torch.Tensor) -> torch.Tensor:
     wrists = places[:, :, 15:17]
     return torch.cat([
         ((places[:, :, TRUNK] - hips[:, :, None]) / unit[..., None]).flatten(2), 2 * world[:, :, TRUNK].flatten(2),
-        nn.functional.normalize(trunk, dim=-1), torch.stack([floor - hips[..., 1], floor - places[:, :, 0, 1]], -1) / unit,
+        nn.functional.normalize(trunk, dim=-1),
+        torch.stack([floor - hips[..., 1], floor - places[:, :, 0, 1]], dim=-1) / unit,
         (places.amax(2) - places.amin(2)) / unit, nn.functional.pad(hips.diff(dim=1), (0, 0, 1, 0)) / unit * 5,
         ((wrists - places[:, :, :1]) / unit[..., None]).flatten(2),
         ((wrists - shoulders[:, :, None]) / unit[..., None]).flatten(2)], dim=-1)
