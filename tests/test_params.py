@@ -120,4 +120,5 @@ def test_every_stage_of_the_project_finds_its_parameters(tmp_path, profile):
         for item in items:
             sections, _ = read_stage(tmp_path, f"{name}@{item}")
             size = (sections.get("training", {}) | sections.get("architectures", {}).get(item, {})).get("size", 1)
-            assert size <= read_params(tmp_path)[name.partition("_")[0] if "_" in name else "ntu"]["frames"]["height"]
+            study = name.partition("_")[0] if name.startswith(("handwash_", "ntu_")) else "ntu"
+            assert size <= read_params(tmp_path)[study]["frames"]["height"]

@@ -79,10 +79,10 @@ def performer_of(number: int, seed: int = 0) -> Performer:
     )
     return Performer(
         hands,
-        rate=random.uniform(0.8, 1.6),
-        reach=random.uniform(0.75, 1.25),
+        rate=random.uniform(0.9, 2.3),
+        reach=random.uniform(0.85, 1.5),
         spread=random.uniform(0.8, 1.25),
-        turn=np.clip(random.normal(0, [10, 8, 15]), -28, 28),
+        turn=np.clip(random.normal(0, [10, 6, 14]), -28, 28),
         offset=random.normal(0, [1.2, 0.8, 1.0]),
         arms=random.uniform(0.85, 1.25),
         bend=random.uniform(0.92, 1.08),

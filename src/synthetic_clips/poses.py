@@ -53,10 +53,9 @@ def _reaching(hand, side, target):
     return replace(hand, wrist=hand.wrist + target - tips)
 
 
-def _rolled(hand, degrees):
-    """A hand turned about the way to the faucet, and about the middle of both hands."""
-    ahead = np.array([0.0, 1, 0])
-    return replace(hand, **{name: turned(getattr(hand, name), ahead, degrees)
+def _rolled(hand, degrees, axis=(0.0, 1, 0)):
+    """A hand turned about an axis through the middle of both hands, by default the way to the faucet."""
+    return replace(hand, **{name: turned(getattr(hand, name), np.array(axis), degrees)
                             for name in ("wrist", "forward", "dorsal")})
 
 
@@ -65,11 +64,11 @@ def palms(wave, sway, habit):
 
     habit: how far fingers and thumbs part, how far the wrists part, how high the fingers point.
     """
-    slide, lean, roll = 2.4 * wave, 0.08 * sway, 0.02 + 0.22 * habit[0]
+    slide, lean, roll = 2.4 * wave, 0.08 * sway, 0.12 * habit[0]
     flat = OPEN * 0.6, FAN * (0.1 + 0.5 * habit[0]), FLAT_THUMB + [20 * habit[0], 0, 0, 0, 0]
-    aside, up = 0.02 + 0.16 * habit[1], 0.4 * habit[2] - 0.1
-    left = pose([-1.45, 1 + slide, 0], [aside, 1, up], [-1, 0.1, roll + lean], LEFT_ELBOW, *flat)
-    right = pose([1.45, 1 - slide, 0], [-aside, 1, up], [1, 0.1, roll - lean], RIGHT_ELBOW, *flat)
+    aside, up = 0.1 * habit[1], 0.4 * habit[2] - 0.1
+    left = pose([-2.1, 1 + slide, 0], [aside, 1, up], [-1, 0.1, roll + lean], LEFT_ELBOW, *flat)
+    right = pose([2.1, 1 - slide, 0], [-aside, 1, up], [1, 0.1, roll - lean], RIGHT_ELBOW, *flat)
     return left, right
 
 
@@ -91,12 +90,12 @@ def interlaced(wave, sway, habit):
 
     habit: how straight and flat they lie, how far the wrists part, how far the hands slide.
     """
-    straight, aside = habit[0], 0.1 + 0.3 * habit[1]
+    straight, aside = 1 - (1 - habit[0]) ** 2, 0.1 + 0.2 * habit[1]
     bend = np.tile([44 - 36 * straight + 8 * wave, 66 - 58 * straight, 34 - 26 * straight], (4, 1))
-    slide, lift, lean = np.array([0, 0.7 + 1.6 * straight * habit[2], 0]) * wave, 0.5 * (1 - straight), 0.08 * sway
+    slide, lift, lean = np.array([0, 0.7 + 2 * straight * habit[2], 0]) * wave, 0.5 * (1 - straight), 0.08 * sway
     roll, bent = 0.26 - 0.24 * straight, (bend, FAN * (1.6 - 0.5 * straight), [20, 20 - 10 * straight, 30, 25, 25])
-    left = pose(slide + [-1.2, 1.5, 0.4], [aside, 0.8, lift], [-1, 0.1, roll + lean], LEFT_ELBOW, *bent)
-    right = pose([1.2, 2.1, -0.4] - slide, [-aside, 0.8, lift], [1, 0.1, roll - lean], RIGHT_ELBOW, *bent)
+    left = pose(slide + [-1.2 - straight, 1.5, 0.4], [aside, 0.8, lift], [-1, 0.1, roll + lean], LEFT_ELBOW, *bent)
+    right = pose([1.2 + straight, 2.1, -0.4] - slide, [-aside, 0.8, lift], [1, 0.1, roll - lean], RIGHT_ELBOW, *bent)
     return left, right
 
 
@@ -115,17 +114,24 @@ def hooks(wave, sway, habit):
 
 
 def thumb_clasp(wave, sway, habit):
-    """Step 5: the right fist turns about the thumb of the open left hand; habit: how far that hand is bent."""
-    bend = OPEN + habit[0] * np.array([12, 30, 15])
-    left = pose([2.0, 1.5, -2], [0.66, 0.75, 0], [-0.35, 0.3, -0.9], LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
+    """Step 5: the right fist turns about the thumb of the open left hand.
+
+    habit: how far that hand is bent, how far its thumb points to the camera, how far the fist turns, how far both hands
+    swing along.
+    """
+    bend, thumb_up = OPEN + habit[0] * np.array([12, 30, 15]), 0.6 * habit[1]
+    side = (1 - thumb_up) * np.array([-0.35, 0.3, -0.9]) + thumb_up * np.array([-0.9, 0.4, -0.1])
+    ahead = [0.66 - 0.4 * habit[3], 0.75, 0.25 * habit[0]]
+    left = pose([2.0, 1.5, -2], ahead, side, LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
     thumb = hand_chains(left, HandShape(), 1)[0][0]
     axis = unit(thumb[3] - thumb[1])
-    ahead = turned([-0.5, 0.85, 0], axis, 28 * wave)
+    ahead = turned([-0.5, 0.85, 0], axis, (28 + 45 * habit[2]) * wave)
     ahead = unit(ahead - (ahead @ axis) * axis)
     dorsal = np.cross(ahead, axis)
     middle = thumb[2] + (0.3 * sway - 2.6 + habit[0]) * axis - 0.6 * ahead + 2.0 * dorsal
     right = pose(middle, ahead, dorsal, RIGHT_ELBOW, FIST, FAN * 0.2, [25, 35, 30, 30, 40])
-    return left, right
+    swing = [0.6, 0.3, 0.75], (15 + 50 * habit[3]) * wave  # axis and degrees
+    return _rolled(left, swing[1], unit(swing[0])), _rolled(right, swing[1], unit(swing[0]))
 
 
 def fingertips(wave, sway, habit):
