@@ -2,13 +2,20 @@ import itertools
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import CLASSES, HANDWASH_CLASSES, draw_square, make_clips, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 
 from health_actions.data.clips import find_clips
-from health_actions.data.duplicates import compute_signature, drop_duplicates, find_duplicates
+from health_actions.data.duplicates import (
+    compute_signature,
+    compute_thumbnails,
+    drop_duplicates,
+    find_duplicates,
+    find_overlaps,
+)
 from health_actions.data.extraction import extract_frames
 from health_actions.data.frames import open_clip
 
@@ -119,3 +126,23 @@ def test_the_real_clips_hold_62_distinct_ones(real_clips, tmp_path):
     index, signatures = extract_signed(real_clips, tmp_path, HANDWASH_CLASSES, 64)
     assert (index["status"] == "ok").all() and len(index) == 69
     assert len(drop_duplicates(index, find_duplicates(index, signatures))) == 62
+
+
+@pytest.mark.parametrize("shift, length", [(0, 20), (7, 25), (20, 12)])
+def test_parts_of_one_recording_are_found_at_any_shift(shift, length):
+    random = np.random.default_rng(0)
+    film = random.normal(size=(40, 96)).cumsum(axis=0)
+    takes = [film[:30], film[shift:shift + length], random.normal(size=(30, 96)).cumsum(axis=0)]
+    clips = pd.DataFrame({"clip": ["a", "b", "c"], "class": "x", "recording": ["1", "2", "3"]})
+    table = find_overlaps(clips, takes)
+    assert table[["clip", "other", "kind"]].values.tolist() == [["a", "b", "overlapping"]]
+    assert table["difference"].tolist() == [0] and not table["same_recording"].any()
+    assert find_overlaps(clips.assign(**{"class": ["x", "y", "z"]}), takes).empty, "other classes are other actions"
+    assert find_overlaps(clips, [np.ones((30, 96), np.float32)] * 3).empty, "nothing moves"
+
+
+def test_thumbnails_are_mean_greys():
+    frames = np.zeros((3, 32, 48, 3), np.uint8)
+    frames[1, :16] = 90, 120, 150
+    thumbnails = compute_thumbnails(frames, (2, 2))
+    assert thumbnails.tolist() == [[0, 0, 0, 0], [120, 120, 0, 0], [0, 0, 0, 0]]
