@@ -90,7 +90,7 @@ def interlaced(wave, sway, habit):
 
     habit: how straight and flat they lie, how far the wrists part, how far the hands slide.
     """
-    straight, aside = 1 - (1 - habit[0]) ** 2, 0.1 + 0.2 * habit[1]
+    straight, aside = 1 - (1 - habit[0]) ** 3, 0.1 + 0.2 * habit[1]
     bend = np.tile([44 - 36 * straight + 8 * wave, 66 - 58 * straight, 34 - 26 * straight], (4, 1))
     slide, lift, lean = np.array([0, 0.7 + 2 * straight * habit[2], 0]) * wave, 0.5 * (1 - straight), 0.08 * sway
     roll, bent = 0.26 - 0.24 * straight, (bend, FAN * (1.6 - 0.5 * straight), [20, 20 - 10 * straight, 30, 25, 25])
@@ -116,22 +116,22 @@ def hooks(wave, sway, habit):
 def thumb_clasp(wave, sway, habit):
     """Step 5: the right fist turns about the thumb of the open left hand.
 
-    habit: how far that hand is bent, how far its thumb points to the camera, how far the fist turns, how far both hands
-    swing along.
+    habit: how far that hand is bent, how far the fist turns, how far both hands roll over with it, how far they
+    point to the left.
     """
-    bend, thumb_up = OPEN + habit[0] * np.array([12, 30, 15]), 0.6 * habit[1]
-    side = (1 - thumb_up) * np.array([-0.35, 0.3, -0.9]) + thumb_up * np.array([-0.9, 0.4, -0.1])
-    ahead = [0.66 - 0.4 * habit[3], 0.75, 0.25 * habit[0]]
-    left = pose([2.0, 1.5, -2], ahead, side, LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
+    bend = OPEN + habit[0] * np.array([32, 52, 26])
+    forward = [0.66 - 0.4 * habit[3], 0.75, 0]
+    left = pose([2.0, 1.5, -2], forward, [-0.35, 0.3, -0.9], LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
     thumb = hand_chains(left, HandShape(), 1)[0][0]
     axis = unit(thumb[3] - thumb[1])
-    ahead = turned([-0.5, 0.85, 0], axis, (28 + 45 * habit[2]) * wave)
+    ahead = turned([-0.5, 0.85, 0], axis, (28 + 45 * habit[1]) * wave)
     ahead = unit(ahead - (ahead @ axis) * axis)
     dorsal = np.cross(ahead, axis)
     middle = thumb[2] + (0.3 * sway - 2.6 + habit[0]) * axis - 0.6 * ahead + 2.0 * dorsal
     right = pose(middle, ahead, dorsal, RIGHT_ELBOW, FIST, FAN * 0.2, [25, 35, 30, 30, 40])
-    swing = [0.6, 0.3, 0.75], (15 + 50 * habit[3]) * wave  # axis and degrees
-    return _rolled(left, swing[1], unit(swing[0])), _rolled(right, swing[1], unit(swing[0]))
+    # In half of the cases both roll over, the thumb from left to right.
+    over = 80 * max(0, 2 * habit[2] - 1) * (1 - 0.9 * wave), unit([0, 0.95, 0.25])
+    return _rolled(left, *over), _rolled(right, *over)
 
 
 def fingertips(wave, sway, habit):
