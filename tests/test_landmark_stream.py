@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from health_actions.analysis import recognition
 from health_actions.data.video import UnreadableVideo
 from health_actions.learning import landmarks
 from health_actions.learning.landmark_training import train_stream, turn_points, vary_landmarks
@@ -177,3 +178,20 @@ def test_a_saved_stream_answers_for_stored_clips_as_networks_for_pictures_do(sea
     rows = read_rows(tmp_path / "landmarks", ["a/one"], "hands")[0]
     np.testing.assert_allclose(table.loc[0, ["a", "b"]].to_numpy(float), predict_rows(network, rows), atol=1e-5)
     assert load_model(tmp_path / "models" / "fold_1")[0].kind == "hands"
+
+
+def test_a_clip_is_an_alert_where_one_of_its_windows_is(tmp_path, monkeypatch):
+    save_model(tmp_path, LandmarkStream("pose", 3).eval(), {
+        "architecture": {"name": "landmarks", "kind": "pose", "num_classes": 3, "frames": WINDOW, "size": 240},
+        "classes": ["fan_self", "falling_down", "everyday"], "preprocessing": {}, "frames": {}, "clip": {}, "data": {},
+        "scores": {}, "training": {}})
+    shares = np.array([[0.2, 0.1, 0.7], [0.1, 0.5, 0.4], [0.0, 0.6, 0.4], [0.0, 0.0, 1.0]])
+    monkeypatch.setattr(recognition, "predict_windows", lambda *_: shares)
+    pose = {name: np.full(shape, 0.5, np.float32) for name, shape in TRACKERS["pose"].SHAPES.items()}
+    nobody = {name: np.full_like(values, np.nan) for name, values in pose.items()}
+    pairs = [(np.zeros((24, 48, 3), np.uint8), pose)] * 30
+    watching, calm = (recognition.LandmarkRecogniser(tmp_path, alerts=alerts) for alerts in (["falling_down"], []))
+    assert watching.classify(pairs, 30).action == "falling_down"
+    assert watching.classify(pairs, 30).probabilities.tolist() == [0, 0.6, 0.4]
+    assert calm.classify(pairs, 30).action == "everyday" and calm.classify(pairs, 30).end == pytest.approx(3)
+    assert watching.classify([(frame, nobody) for frame, _ in pairs], 30).action == "nobody seen"

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from health_actions.data.extraction import sample_indices
 from health_actions.data.frames import open_clip
 from health_actions.data.transforms import build_input_transform, build_spatial, place_frames
 from health_actions.data.video import UnreadableVideo, sample_frames
-from health_actions.learning.landmarks import EVERY, WINDOW, predict_rows, sample_landmarks
+from health_actions.learning.landmarks import EVERY, WINDOW, predict_windows, sample_landmarks
 from health_actions.learning.precision import autocast
 from health_actions.models.landmark_stream import join_values
 from health_actions.models.weights import load_model
@@ -138,18 +138,21 @@ class LandmarkRecogniser:
 
     Args:
         folder: as of `save_model`.
+        alerts: classes that must not be missed: a clip is one of them where one of its windows is.
         read: makes frames of a video, as `sample_frames`; `sample_in_sandbox` for files that nobody has checked.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model`.
     """
 
-    def __init__(self, folder: Path, *, read: Callable[..., Iterator[np.ndarray]] = sample_frames):
+    def __init__(self, folder: Path, *, alerts: Collection[str] = (),
+                 read: Callable[..., Iterator[np.ndarray]] = sample_frames):
         self.model, self.card = load_model(folder)
         self.read, self.kind, self.classes = read, self.model.kind, list(self.card["classes"])
+        self.alerts = [number for number, name in enumerate(self.classes) if name in alerts]
 
     def recognise(self, path: Path) -> Answer:
-        """The answer to one clip: the mean over its windows.
+        """The answer to one clip: the mean over its windows, or the window that is most certain of an alert.
 
         Raises:
             UnreadableVideo: for a file that is not a video, damaged, or longer than `CLIP_SECONDS`.
@@ -173,7 +176,9 @@ class LandmarkRecogniser:
         frames, found = map(list, zip(*pairs))
         together = {name: np.stack([each[name] for each in found]) for name in found[0]}
         height, width = frames[0].shape[:2]
-        probabilities = predict_rows(self.model, torch.from_numpy(join_values(together, width / height, self.kind)))
+        windows = predict_windows(self.model, torch.from_numpy(join_values(together, width / height, self.kind)))
+        alarms = windows[np.isin(windows.argmax(axis=1), self.alerts)]
+        probabilities = alarms[alarms.max(axis=1).argmax()] if len(alarms) else windows.mean(axis=0)
         seen = np.isfinite(together["presence"]).reshape(len(found), -1).any(axis=1).mean()
         action = self.classes[probabilities.argmax()] if seen >= LEAST_SEEN else UNSEEN[self.kind]
         return Answer((count - len(pairs)) * EVERY, count * EVERY, np.stack(frames), probabilities,

@@ -7,6 +7,7 @@ from health_actions.analysis.recognition import LandmarkRecogniser, Recogniser
 from health_actions.analysis.rejection import MahalanobisDetector
 from health_actions.data.sandbox import sample_in_sandbox
 from health_actions.learning.scores import read_cards
+from health_actions.params import read_params
 from health_actions.paths import place_inside
 
 DETECTOR = "detector.safetensors"
@@ -60,7 +61,8 @@ def load_recogniser(root: Path, study: str, model: str = LANDMARKS, *,
     """
     folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
     if folder.parent.name == LANDMARKS:
-        return LandmarkRecogniser(folder, read=sample_in_sandbox)
+        alerts = read_params(Path(root))["ntu"]["evaluation"]["alerts"] if study == "ntu" else ()
+        return LandmarkRecogniser(folder, alerts=alerts, read=sample_in_sandbox)
     file = build / "reject" / folder.relative_to(build / "models") / DETECTOR
     detector = MahalanobisDetector.load(file) if reject and file.is_file() else None
     return Recogniser(folder, detector=detector, read=sample_in_sandbox)

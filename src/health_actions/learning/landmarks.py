@@ -92,6 +92,11 @@ def cut_windows(rows: torch.Tensor, hop: int = 5) -> torch.Tensor:
 
 
 @torch.inference_mode()
+def predict_windows(network: LandmarkStream, rows: torch.Tensor) -> np.ndarray:
+    """Probabilities float64 (windows, classes) of the windows of a clip, see `cut_windows`."""
+    return fuse_streams(network(cut_windows(rows))).double().softmax(1).numpy()
+
+
 def predict_rows(network: LandmarkStream, rows: torch.Tensor) -> np.ndarray:
     """Probabilities float64 (classes,) of a clip: the mean over its windows."""
-    return fuse_streams(network(cut_windows(rows))).double().softmax(1).mean(0).numpy()
+    return predict_windows(network, rows).mean(axis=0)
