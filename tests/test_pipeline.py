@@ -48,7 +48,7 @@ def change(project: Path, key: str, value) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
-@pytest.mark.parametrize(("study", "notebooks"), [("handwash", 11 + 3), ("ntu", 9 + 2)])
+@pytest.mark.parametrize(("study", "notebooks"), [("handwash", 14 + 3), ("ntu", 12 + 2)])
 def test_the_report_shows_every_table_figure_and_notebook(small_project, study, notebooks):
     reports, index = small_project / "reports" / study, (small_project / "reports" / "index.html").read_text()
     expected = {item[0] for section in ("key", "tables", "charts", "audit", "structures")
@@ -97,7 +97,7 @@ def test_folders_of_pictures_and_json_are_those_that_the_published_code_reads(sm
 
 
 @pytest.mark.parametrize(("table", "column", "values"), [
-    ("table_1", "architecture", ["cnn_lstm_custom", "cnn_lstm_efficientnet_lite0"]),
+    ("table_1", "architecture", ["cnn_lstm_custom", "cnn_lstm_efficientnet_lite0", "landmarks"]),
     ("table_2", "batch_size", [16]), ("table_3", "size", [32]), ("table_4", "augmentation", ["none", "mirror"]),
     ("table_5", "model", ["three_stream: rgb", "three_stream: flow", "three_stream: gradients", "three_stream"]),
     ("legacy_switches", "switch", ["base", "BGR", "no normalisation", "random window", "no seed",
@@ -123,7 +123,7 @@ def test_unusable_files_are_named_with_their_reason_and_the_clips_are_called_syn
 
 def test_pages_link_to_files_that_are_there_load_nothing_from_the_web_and_name_no_folder_of_this_machine(small_project):
     pages = list((small_project / "reports").rglob("*.html"))
-    assert len(pages) == 2 + 14 + 11
+    assert len(pages) == 2 + 17 + 14
     for path in pages:
         page = path.read_text()
         for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page):
