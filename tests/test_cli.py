@@ -54,7 +54,7 @@ def call(project, monkeypatch):
 
 
 def test_a_folder_with_a_damaged_file_is_predicted_except_for_that_file(call):
-    code, output, _ = call("predict", "clips", "--study", "handwash", "--json")
+    code, output, _ = call("predict", "clips", "--study", "handwash", "--model", "best", "--json")
     rows = json.loads(output)
     assert code == 1 and len(rows) == 13
     [damaged] = [row for row in rows if row["error"]]
@@ -66,12 +66,13 @@ def test_a_folder_with_a_damaged_file_is_predicted_except_for_that_file(call):
 
 
 def test_csv_and_table_have_the_same_content(call):
-    code, output, _ = call("predict", "clips/Step_3", "clips/Step_2_Left", "--study", "handwash", "--csv")
+    code, output, _ = call("predict", "clips/Step_3", "clips/Step_2_Left", "--study", "handwash", "--model", "best",
+                           "--csv")
     assert code == 2 and output == ""
-    code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--csv")
+    code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--model", "best", "--csv")
     rows = list(csv.DictReader(io.StringIO(output)))
     assert code == 0 and list(rows[0]) == ["file", "action", "probability", "error", *CLASSES]
-    _, table, _ = call("predict", "clips/Step_2_Left", "--study", "handwash")
+    _, table, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--model", "best")
     for row in rows:
         assert [row["file"], row["action"], f"{float(row['probability']):.3f}"] in [
             line.split() for line in table.splitlines()]
@@ -80,7 +81,7 @@ def test_csv_and_table_have_the_same_content(call):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["predict", "nowhere.mp4", "--study", "handwash"], "no such file or folder: nowhere.mp4"),
     (["predict", "build", "--study", "handwash"], "no videos in build: expected files with the endings .mp4"),
-    (["predict", "clips", "--study", "ntu"], "run make repro first"),
+    (["predict", "clips", "--study", "ntu"], "no model 'landmarks' of study ntu; there are: none. make repro trains"),
     (["predict", "clips", "--study", "handwash", "--model", "alexnet"], "there are: cnn_lstm_custom"),
     (["evaluate", "--study", "ntu"], "run make repro first"),
     (["train", "--arch", "alexnet", "--save-dir", "x"], "no architecture 'alexnet' of study handwash; it has "),
@@ -129,5 +130,5 @@ def test_help_loads_no_heavy_package():
 def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypatch):
     """A decoder that dies, as one does with a segmentation fault: in its own process."""
     monkeypatch.setattr(sandbox, "COMMAND", (shutil.which("false"),))
-    code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--json")
+    code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--model", "best", "--json")
     assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder crashed"}

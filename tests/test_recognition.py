@@ -125,7 +125,7 @@ def test_the_best_model_and_of_it_the_best_fold_is_chosen(build):
     models = build / "build" / "ntu" / "models"
     assert choose_model_folder(build, "ntu") == models / "squeezenet" / "scratch" / "fold_2"
     assert choose_model_folder(build, "ntu", "shufflenetv2") == models / "shufflenetv2" / "pretrained" / "fold_1"
-    assert load_recogniser(build, "ntu").detector is None
+    assert load_recogniser(build, "ntu", "best").detector is None
 
 
 def test_a_model_that_is_missing_is_reported_with_what_there_is(build):
@@ -147,8 +147,8 @@ def test_a_detector_beside_the_best_model_is_used_unless_that_is_declined(build)
     width = Recogniser(choose_model_folder(build, "ntu")).model.classifier[1].in_channels
     detector = MahalanobisDetector(np.zeros((1, width), np.float32), np.eye(width, dtype=np.float32), 7.0)
     detector.save(build / "build" / "ntu" / "reject" / "squeezenet" / "scratch" / "fold_2" / "detector.safetensors")
-    assert load_recogniser(build, "ntu").detector.threshold == 7
-    assert load_recogniser(build, "ntu", reject=False).detector is None
+    assert load_recogniser(build, "ntu", "best").detector.threshold == 7
+    assert load_recogniser(build, "ntu", "best", reject=False).detector is None
     assert load_recogniser(build, "ntu", "shufflenetv2").detector is None
 
 
