@@ -114,23 +114,23 @@ def hooks(wave, sway, habit):
 
 
 def thumb_clasp(wave, sway, habit):
-    """Step 5: the right fist turns about the thumb of the open left hand.
+    """Step 5: the right hand closes around the thumb of the open left hand, turns about it and comes off it.
 
-    habit: how far that hand is bent, how far the fist turns, how far both hands roll over with it, how far they
-    point to the left.
+    habit: how far the left hand is bent, how far the right one comes off the thumb, how far to the side, how far the
+    left hand points to the right.
     """
-    bend = OPEN + habit[0] * np.array([32, 52, 26])
-    forward = [0.66 - 0.4 * habit[3], 0.75, 0]
-    left = pose([2.0, 1.5, -2], forward, [-0.35, 0.3, -0.9], LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
+    bend, forward = OPEN + habit[0] * np.array([20, 36, 18]), [0.65 + 0.4 * habit[3], 0.6, 0]
+    left = pose([2.0, 1.5, -2], forward, [0.15, -0.15, -1], LEFT_ELBOW, bend, FAN, [68, 22, 30, 0, 0])
     thumb = hand_chains(left, HandShape(), 1)[0][0]
-    axis = unit(thumb[3] - thumb[1])
-    ahead = turned([-0.5, 0.85, 0], axis, (28 + 45 * habit[1]) * wave)
-    ahead = unit(ahead - (ahead @ axis) * axis)
-    dorsal = np.cross(ahead, axis)
-    middle = thumb[2] + (0.3 * sway - 2.6 + habit[0]) * axis - 0.6 * ahead + 2.0 * dorsal
-    right = pose(middle, ahead, dorsal, RIGHT_ELBOW, FIST, FAN * 0.2, [25, 35, 30, 30, 40])
-    # In half of the cases both roll over, the thumb from left to right.
-    over = 80 * max(0, 2 * habit[2] - 1) * (1 - 0.9 * wave), unit([0, 0.95, 0.25])
+    # Closed, it stands beside the thumb and points to the faucet; off it, its back looks up and its tips to the thumb.
+    off = (0.5 + 0.5 * habit[1]) * np.clip((1 - wave) / 2, 0, 1.2) ** 0.7
+    ahead = unit(np.array([0, 1, 0.1]) * (1 - off) + off * np.array([-0.8 + 0.4 * habit[2], 0.75, -0.1]))
+    dorsal = np.array([0.9, 0, 0.4]) * (1 - off) + off * np.array([0.1, 0.1, 1])
+    dorsal = unit(dorsal - (dorsal @ ahead) * ahead)
+    middle = thumb[2] + 2.1 * dorsal + np.array([(8 + 5 * habit[2]) * off, 0.4 * sway + 0.9 - 0.6 * off, 0.2])
+    bent = np.array([80, 55, 25]) * (1 - off) + off * np.array([45, 75, 40])
+    right = pose(middle, ahead, dorsal, RIGHT_ELBOW, np.tile(bent, (4, 1)), FAN * 0.3, [24, 22, 35, 10, 5])
+    over = (20 * habit[0] - 10) * (1 - wave), unit([0, 0.95, 0.25])
     return _rolled(left, *over), _rolled(right, *over)
 
 
