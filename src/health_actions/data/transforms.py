@@ -14,11 +14,31 @@ from torchvision.transforms.v2 import functional
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 SCALES = (1.0, 0.97, 0.9409, 0.912673, 0.88529281)  # of the short side: study B's training crops
 CORNERS = ("c", "tl", "tr", "bl", "br")  # where a crop lies: centre, top left, top right, bottom left, bottom right
+
+
+class ChangeBackground(v2.Transform):
+    """Another background: what hardly moves in a clip takes on up to half of the colours of a random smooth picture."""
+
+    def make_params(self, flat_inputs: list) -> dict:
+        """Draw 4 x 4 colours (0-255) and their share (0-0.5)."""
+        return {"colours": 255 * torch.rand(1, 3, 4, 4), "share": 0.5 * torch.rand(())}
+
+    def transform(self, inpt: torch.Tensor, params: dict) -> torch.Tensor:
+        """uint8 (frames, 3, height, width) -> the same; a pixel moves by its distance from its median over time."""
+        frames = inpt.float()
+        moves = (frames - frames.median(dim=0).values).abs().amax(dim=1, keepdim=True)
+        share = params["share"] * (1 - moves / 32).clamp(min=0)
+        other = functional.resize(params["colours"], functional.get_size(frames), antialias=False)
+        return frames.lerp(other, share).to(inpt.dtype)
+
+
 AUGMENTATIONS = {
     "none": None,
     "translation": v2.RandomAffine(degrees=0, translate=(0.2, 0)),  # up to a fifth of the width, filled with black
     "contrast": v2.ColorJitter(contrast=0.5),  # factor 0.5 to 1.5
     "mirror": v2.RandomHorizontalFlip(p=1),
+    # Not in the paper: other cameras and other rooms.
+    "camera": v2.Compose([v2.ColorJitter(0.4, 0.4, 0.4, 0.08), ChangeBackground()]),
 }
 
 
@@ -32,7 +52,7 @@ def build_input_transform(mean: list[float], std: list[float], colour: str = "rg
 
 
 def build_augmentation(name: str) -> v2.Transform | None:
-    """Study A's augmentations of training clips (its Table 4), and mirroring. Each changes every clip it is given."""
+    """Study A's augmentations of training clips (its Table 4), mirroring, "camera". Each changes every clip it is given."""
     if name not in AUGMENTATIONS:
         raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
     return AUGMENTATIONS[name]
