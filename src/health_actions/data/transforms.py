@@ -52,7 +52,7 @@ def build_input_transform(mean: list[float], std: list[float], colour: str = "rg
 
 
 def build_augmentation(name: str) -> v2.Transform | None:
-    """One of `AUGMENTATIONS`, of training clips: study A's Table 4 has the first three. Each changes all it is given."""
+    """One of `AUGMENTATIONS`, of training clips; study A's Table 4 has the first three. Each changes every clip."""
     if name not in AUGMENTATIONS:
         raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
     return AUGMENTATIONS[name]
