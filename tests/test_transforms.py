@@ -11,6 +11,7 @@ from health_actions.data.transforms import (
     AUGMENTATIONS,
     CORNERS,
     SCALES,
+    ChangeBackground,
     MultiScaleCornerCrop,
     build_augmentation,
     build_input_transform,
@@ -75,6 +76,17 @@ def test_translation_moves_a_bar_sideways_by_up_to_a_fifth_and_fills_with_black(
         assert torch.equal(changed, expected)
         moves.add(move)
     assert min(moves) == -8 and max(moves) == 8
+
+
+def test_another_background_leaves_what_moves_as_it_is():
+    frames = torch.full((9, 3, 20, 20), 100, dtype=torch.uint8)
+    for number, frame in enumerate(frames):
+        frame[:, :, number] = 255  # a bar that goes to the right
+    torch.manual_seed(0)
+    changed = ChangeBackground()(frames)
+    assert changed.dtype == torch.uint8 and all((changed[number, :, :, number] == 255).all() for number in range(9))
+    still = changed[:, :, :, 10:]
+    assert (still != 100).float().mean() > 0.9 and (still == still[:1]).all()
 
 
 def test_a_mirrored_clip_is_flipped_and_shows_the_other_hand():
