@@ -52,17 +52,20 @@ def choose_model_folder(root: Path, study: str, model: str = "best") -> Path:
     return place_inside(models / found[0], f"fold_{best['training']['fold']}")
 
 
-def load_recogniser(root: Path, study: str, model: str = LANDMARKS, *,
-                    reject: bool = True) -> Recogniser | LandmarkRecogniser:
+def load_recogniser(root: Path, study: str, model: str = LANDMARKS, *, reject: bool = True,
+                    unseen: bool = False) -> Recogniser | LandmarkRecogniser:
     """The model of `choose_model_folder`, ready for videos that nobody has checked: it decodes them in the sandbox.
 
     With `reject` it answers "none of these" to clips of unknown actions, where stage `reject` fitted a detector (of the
-    best model alone).
+    best model alone). A landmark stream is the one that learned from all clips; with `unseen` one that never saw the
+    study's test clips.
     """
     folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
     if folder.parent.name == LANDMARKS:
         alerts = read_params(Path(root))["ntu"]["evaluation"]["alerts"] if study == "ntu" else ()
-        return LandmarkRecogniser(folder, alerts=alerts, read=sample_in_sandbox)
+        whole = folder.with_name("all")
+        return LandmarkRecogniser(folder if unseen or not whole.is_dir() else whole, alerts=alerts,
+                                  read=sample_in_sandbox)
     file = build / "reject" / folder.relative_to(build / "models") / DETECTOR
     detector = MahalanobisDetector.load(file) if reject and file.is_file() else None
     return Recogniser(folder, detector=detector, read=sample_in_sandbox)

@@ -10,7 +10,7 @@ from health_actions.models.landmark_stream import LandmarkStream, mirror_values,
 
 
 def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, mirrored: list[int],
-                   generator: torch.Generator, *, speed: float = 1.4, turn: float = 15.0, noise: float = 0.02,
+                   generator: torch.Generator, *, speed: float = 2.0, turn: float = 15.0, noise: float = 0.02,
                    missing: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
     """A random window of each clip, as another camera and another person would give it, and its label.
 

@@ -12,7 +12,7 @@ import torch
 from health_actions.data.sandbox import sample_in_sandbox
 from health_actions.data.video import UnreadableVideo
 from health_actions.models import landmarks
-from health_actions.models.landmark_stream import TRACKERS, LandmarkStream, join_values
+from health_actions.models.landmark_stream import ANSWERING, TRACKERS, LandmarkStream, join_values
 from health_actions.models.three_stream import fuse_streams
 from health_actions.paths import at_root, atomic_write, place_inside
 from health_actions.progress import track
@@ -94,7 +94,8 @@ def cut_windows(rows: torch.Tensor, hop: int = 5) -> torch.Tensor:
 @torch.inference_mode()
 def predict_windows(network: LandmarkStream, rows: torch.Tensor) -> np.ndarray:
     """Probabilities float64 (windows, classes) of the windows of a clip, see `cut_windows`."""
-    return fuse_streams(network(cut_windows(rows))).double().softmax(1).numpy()
+    logits = network(cut_windows(rows))[:, ANSWERING[network.kind]]
+    return fuse_streams(logits).double().softmax(1).numpy()
 
 
 def predict_rows(network: LandmarkStream, rows: torch.Tensor) -> np.ndarray:

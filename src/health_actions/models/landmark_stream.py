@@ -1,4 +1,4 @@
-"""The landmark stream: hands or a body in a window of frames, as points, to logits; a linear and a convolutional head.
+"""The landmark stream: hands or a body in a window of frames, as points, to logits; one linear head, three over time.
 
 A frame is one row of `join_values`: what the trackers of `landmarks` find, nan where something is missing. Missing
 points stay missing: they enter no mean, and that they are missing is an input of its own.
@@ -21,6 +21,9 @@ SWAPPED = [dict(SIDES + [pair[::-1] for pair in SIDES]).get(point, point) for po
 TRUNK = [0, 7, 8, *range(11, 17), *range(23, 29)]  # nose, ears, shoulders, elbows, wrists, hips, knees, ankles
 TIPS = [4, 8, 12, 20]  # of thumb, index, middle and little finger
 LARGEST = 5.0  # standard deviations: no feature counts for more
+REACH = 8  # frames: a hand that is not found is taken to be where it is found within so many
+# Which heads answer. On real hands the linear one is worse in every round of docs/real_clips.md.
+ANSWERING = {"hands": [1, 2, 3], "pose": [0, 1]}
 
 
 def join_values(found: dict[str, np.ndarray], aspect: float, kind: str) -> np.ndarray:
@@ -60,7 +63,7 @@ def describe_hands(rows: torch.Tensor) -> torch.Tensor:
     Here the hands are in the order of their places, from left to right: of hands that are seen from the side, as when
     both palms meet, the network guesses which is which. The unit is the length of the palm in the window.
     """
-    image, world, handedness = order_hands(*split_values(rows, "hands"))
+    image, world, handedness = order_hands(*fill_gaps(*split_values(rows, "hands")))
     places = image[..., :2]
     palm = (places[..., 9, :] - places[..., 0, :]).norm(dim=-1).flatten(1).nanmedian(dim=1).values
     places = places / palm[:, None, None, None, None]
@@ -70,6 +73,20 @@ def describe_hands(rows: torch.Tensor) -> torch.Tensor:
         (right - left)[:, :, [0, 4, 8, 9]].flatten(2),
         (right[:, :, TIPS] - left[:, :, 9:10]).flatten(2), (left[:, :, TIPS] - right[:, :, 9:10]).flatten(2),
         handedness], dim=-1)
+
+
+def fill_gaps(image: torch.Tensor, world: torch.Tensor, handedness: torch.Tensor) -> list[torch.Tensor]:
+    """The parts of `split_values`, a missing hand as in the nearest frame of the window that is up to `REACH` away.
+
+    How often hands are found depends on light, skin and blur more than on the action.
+    """
+    frame = torch.arange(image.shape[1])
+    missing = image[:, :, :, 0, 0].isnan()  # (windows, frames, hands)
+    away = (frame[:, None] - frame)[None, :, :, None].abs() + 99 * missing[:, None]  # (windows, frames, others, hands)
+    least, nearest = away.min(dim=2)
+    nearest = torch.where(least <= REACH, nearest, frame[:, None])
+    window, hand = torch.arange(len(image))[:, None, None], torch.arange(2)
+    return [part[window, nearest, hand] for part in (image, world, handedness)]
 
 
 def order_hands(image: torch.Tensor, world: torch.Tensor, handedness: torch.Tensor) -> list[torch.Tensor]:
@@ -110,20 +127,56 @@ def describe_pose(rows: torch.Tensor) -> torch.Tensor:
 DESCRIBE = {"hands": describe_hands, "pose": describe_pose}
 
 
+class TemporalHead(nn.Sequential):
+    """Features (windows, features, frames) -> logits (windows, classes), by residual convolutions over time.
+
+    Args:
+        features, num_classes: of the input, and logits.
+        width, layers: channels and convolutions.
+        dropout: share of the inputs of the last layer that training drops; of those of the convolutions half of it.
+    """
+
+    def __init__(self, features: int, num_classes: int, width: int, layers: int, dropout: float):
+        super().__init__(
+            nn.Conv1d(features, width, 1), nn.ReLU(), nn.Dropout(dropout / 2), *map(Residual, [width] * layers),
+            PoolTime(), nn.Dropout(dropout), nn.Linear(2 * width, num_classes))
+
+
+class Residual(nn.Sequential):
+    """(windows, width, frames) -> the same: a convolution over time, added to its input."""
+
+    def __init__(self, width: int):
+        super().__init__(nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width), nn.ReLU())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return hidden + super().forward(hidden)
+
+
+class PoolTime(nn.Module):
+    """(windows, width, frames) -> mean and maximum over time (windows, 2 x width)."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return torch.cat([hidden.mean(2), hidden.amax(2)], dim=1)
+
+
 class LandmarkStream(nn.Module):
-    """Rows (windows, frames, values), nan where missing -> logits (windows, 2, classes) of both heads.
+    """Rows (windows, frames, values), nan where missing -> logits (windows, 1 + temporal, classes) of all heads.
 
     The first head is linear in statistics over time: mean, deviation, change from the first to the last third, speed,
-    and share of frames in which a feature is there. The second convolves over time. See `three_stream.fuse_streams`.
+    and share of frames in which a feature is there. The others convolve over time and differ in their initial weights.
+    The answer is the mean probability of those in `ANSWERING`. See `three_stream.fuse_streams`.
 
     Args:
         kind: "hands" or "pose".
         num_classes: logits.
-        width, layers: channels and convolutions of the second head.
-        dropout: share of its inputs, and of the statistics, that training drops.
+        temporal: how many heads convolve.
+        width, layers, dropout: see `TemporalHead`. The statistics are dropped with the same probability.
     """
 
-    def __init__(self, kind: str, num_classes: int, width: int = 96, layers: int = 2, dropout: float = 0.5):
+    def __init__(self, kind: str, num_classes: int, temporal: int = 3, width: int = 96, layers: int = 2,
+                 dropout: float = 0.5):
         super().__init__()
         self.kind = kind
         values = sum(prod(TRACKERS[kind].SHAPES[name]) for name in PARTS[kind])
@@ -131,10 +184,8 @@ class LandmarkStream(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.linear = nn.Sequential(nn.Dropout(dropout), nn.Linear(5 * features, num_classes))
-        self.enter = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Dropout(dropout / 2))
-        self.convolve = nn.ModuleList(nn.Sequential(nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width),
-                                                    nn.ReLU()) for _ in range(layers))
-        self.leave = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, num_classes))
+        self.temporal = nn.ModuleList(TemporalHead(2 * features, num_classes, width, layers, dropout)
+                                      for _ in range(temporal))
 
     def learn_scale(self, rows: torch.Tensor) -> None:
         """Set mean and deviation of the features to those of windows (windows, frames, values)."""
@@ -149,12 +200,8 @@ class LandmarkStream(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """See the class."""
         features = self.scale(rows)
-        seen = ~features.isnan()
-        hidden = self.enter(torch.cat([features.nan_to_num(0), seen.float()], dim=-1)).transpose(1, 2)
-        for layer in self.convolve:
-            hidden = hidden + layer(hidden)
-        pooled = torch.cat([hidden.mean(2), hidden.amax(2)], dim=1)
-        return torch.stack([self.linear(compute_statistics(features)), self.leave(pooled)], dim=1)
+        inputs = torch.cat([features.nan_to_num(0), (~features.isnan()).float()], dim=-1).transpose(1, 2)
+        return torch.stack([self.linear(compute_statistics(features)), *(head(inputs) for head in self.temporal)], 1)
 
 
 def compute_statistics(features: torch.Tensor) -> torch.Tensor:
