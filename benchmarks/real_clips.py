@@ -7,22 +7,25 @@ subject_1_13). Prints the table, and writes it with date and commit to published
 import datetime
 import hashlib
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import joblib
 import numpy as np
 import torch
 import typer
 import yaml
 
-from health_actions.analysis.recognition import NONE, UNSEEN
+from health_actions.analysis.recognition import NONE, UNSEEN, LandmarkRecogniser, Recogniser
 from health_actions.analysis.studies import load_recogniser
 from health_actions.data.clips import read_handwash_name, read_ntu_name
 from health_actions.data.transforms import mirror_class
 from health_actions.learning.landmark_training import train_stream
 from health_actions.learning.landmarks import predict_rows, sample_landmarks
 from health_actions.learning.scores import wilson_interval
-from health_actions.models.landmark_stream import join_values
+from health_actions.models.landmark_stream import LandmarkStream, join_values
 from health_actions.params import read_params
 from health_actions.paths import find_root, write_text
 from health_actions.progress import track
@@ -47,14 +50,36 @@ def read_rows(path: Path, kind: str) -> torch.Tensor:
 
 def train_and_answer(rows: list, labels: np.ndarray, groups: np.ndarray, classes: list[str], kind: str) -> np.ndarray:
     """Whether each clip is answered right by streams that never saw its group."""
-    mirrored, right = [classes.index(mirror_class(name, classes)) for name in classes], np.zeros(len(rows), bool)
-    for group in sorted(set(groups)):
-        learned, tested = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
-        streams = [train_stream([rows[number] for number in learned], labels[learned].tolist(), kind, mirrored,
-                                epochs=100, seed=seed) for seed in range(SEEDS)]
-        for number in tested:
-            right[number] = sum(predict_rows(stream, rows[number]) for stream in streams).argmax() == labels[number]
-    return right
+    mirrored = [classes.index(mirror_class(name, classes)) for name in classes]
+
+    def train(group, seed: int) -> LandmarkStream:
+        torch.set_num_threads(1)
+        learned = np.flatnonzero(groups != group)
+        return train_stream([rows[number] for number in learned], labels[learned].tolist(), kind, mirrored, epochs=100,
+                            seed=seed)
+
+    pairs = [(group, seed) for group in sorted(set(groups)) for seed in range(SEEDS)]
+    streams = list(zip(pairs, joblib.Parallel(n_jobs=-1)(joblib.delayed(train)(*pair) for pair in pairs), strict=True))
+    shares = [sum(predict_rows(stream, part) for (tested, _), stream in streams if tested == group)
+              for part, group in zip(rows, groups, strict=True)]
+    return np.stack(shares).argmax(axis=1) == labels
+
+
+def recognise(recogniser: Recogniser | LandmarkRecogniser, path: Path) -> str:
+    """The answer to a clip."""
+    return recogniser.recognise(path).action
+
+
+def watch(recogniser: Recogniser | LandmarkRecogniser, path: Path) -> set[str]:
+    """The answers to the windows of a clip."""
+    return {answer.action for answer in recogniser.watch(path)}
+
+
+def each_video(ask: Callable, videos: list[Path], title: str) -> list:
+    """What is asked of each video, several at a time."""
+    work = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        joblib.delayed(ask)(path) for path in videos)
+    return list(track(work, total=len(videos), title=title))
 
 
 def main(folder: Annotated[Path, typer.Argument(help="Holds handwash/ and falls/.")]) -> None:
@@ -74,10 +99,10 @@ def main(folder: Annotated[Path, typer.Argument(help="Holds handwash/ and falls/
     recordings = np.array([read_handwash_name(path.stem, classes).recording for path in videos])
     for model in ("landmarks", "best"):
         recogniser = load_recogniser(root, "handwash", model)
-        answers = [recogniser.recognise(path).action for path in track(videos, title=f"hand wash, {model}")]
+        answers = each_video(partial(recognise, recogniser), videos, f"hand wash, {model}")
         note(f"handwash, trained on synthetic clips, {model}", np.array(answers) == np.array(classes)[labels])
         note(f"handwash, called none of these, {model}", np.isin(answers, [NONE, UNSEEN["hands"]]))
-    rows = [read_rows(path, "hands") for path in track(videos, title="landmarks")]
+    rows = each_video(lambda path: read_rows(path, "hands"), videos, "landmarks")
     note("handwash, trained on real clips, by recording", train_and_answer(rows, labels, recordings, classes, "hands"))
     session = np.isin(recordings, SECOND_SESSION)
     right = train_and_answer(rows, labels, session, classes, "hands")
@@ -88,15 +113,15 @@ def main(folder: Annotated[Path, typer.Argument(help="Holds handwash/ and falls/
     falls = np.array([path.parent.name == "fall" for path in videos])
     for model in ("landmarks", "best"):
         recogniser = load_recogniser(root, "ntu", model)
-        seen = [{answer.action for answer in recogniser.watch(path)} for path in track(videos, title=f"falls, {model}")]
+        seen = each_video(partial(watch, recogniser), videos, f"falls, {model}")
         alarms = np.array(["falling_down" in actions for actions in seen])
         note(f"falls found, trained on synthetic clips, {model}", alarms[falls])
         note(f"false alarms in everyday clips, {model}", alarms[~falls])
         calm = {"everyday", NONE, UNSEEN["pose"]}
-        actions = [recogniser.recognise(path).action for path in videos]
+        actions = each_video(partial(recognise, recogniser), videos, f"everyday, {model}")
         note(f"everyday clips called a medical action, {model}",
              [action not in calm for action, fall in zip(actions, falls, strict=True) if not fall])
-    rows = [read_rows(path, "pose") for path in track(videos, title="landmarks")]
+    rows = each_video(lambda path: read_rows(path, "pose"), videos, "landmarks")
     people = np.array([read_ntu_name(path.stem, []).recording for path in videos])
     note("falls against everyday, trained on real clips, by subject",
          train_and_answer(rows, falls.astype(int), people, ["everyday", "fall"], "pose"))

@@ -1,5 +1,7 @@
 """The landmark stream: rows of points, their variation, training, and the stored landmarks of clips."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import torch
 from conftest import ROOT
 
 from health_actions.analysis import recognition
+from health_actions.analysis.studies import load_recogniser
 from health_actions.data.video import UnreadableVideo
 from health_actions.learning import landmarks
 from health_actions.learning.landmark_training import train_stream, turn_points, vary_landmarks
@@ -21,8 +24,10 @@ from health_actions.learning.landmarks import (
 from health_actions.learning.scores import predict_folds
 from health_actions.models.landmark_stream import (
     DESCRIBE,
+    REACH,
     TRACKERS,
     LandmarkStream,
+    fill_gaps,
     join_values,
     mirror_values,
     split_values,
@@ -77,6 +82,19 @@ def test_which_hand_is_called_left_does_not_matter():
     parts = split_values(draw_rows("hands")[None], "hands")
     swapped = put_together([part.flip(2) for part in parts])
     torch.testing.assert_close(DESCRIBE["hands"](swapped), DESCRIBE["hands"](put_together(parts)))
+
+
+def test_a_hand_that_is_not_found_is_where_it_is_found_next_unless_that_is_too_far_away():
+    parts = split_values(draw_rows("hands", 3 * REACH)[None], "hands")
+    for part in parts:
+        part[0, 1:, 0] = torch.nan  # the left hand is there in the first frame alone
+        part[0, 4, 1] = torch.nan
+    filled = fill_gaps(*parts)
+    for part, whole in zip(parts, filled):
+        torch.testing.assert_close(whole[0, :REACH + 1, 0], part[0, :1, 0].expand(REACH + 1, *part.shape[3:]))
+        assert whole[0, REACH + 1:, 0].isnan().all()
+        torch.testing.assert_close(whole[0, 4, 1], part[0, 3, 1])
+        torch.testing.assert_close(whole[0, 5:, 1], part[0, 5:, 1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,6 +196,19 @@ def test_a_saved_stream_answers_for_stored_clips_as_networks_for_pictures_do(sea
     rows = read_rows(tmp_path / "landmarks", ["a/one"], "hands")[0]
     np.testing.assert_allclose(table.loc[0, ["a", "b"]].to_numpy(float), predict_rows(network, rows), atol=1e-5)
     assert load_model(tmp_path / "models" / "fold_1")[0].kind == "hands"
+
+
+def test_the_network_of_all_clips_is_used_unless_test_clips_must_be_unseen(tmp_path):
+    models = tmp_path / "build" / "handwash" / "models" / "landmarks"
+    for folder, classes in (("fold_1", ["a", "b"]), ("all", ["c", "d"])):
+        save_model(models / folder, LandmarkStream("hands", 2).eval(), {
+            "architecture": {"name": "landmarks", "kind": "hands", "num_classes": 2, "frames": WINDOW, "size": 240},
+            "classes": classes, "preprocessing": {}, "frames": {}, "clip": {}, "data": {}, "training": {"fold": 1},
+            "scores": {"validation_clip_top1": 0.5}})
+    assert load_recogniser(tmp_path, "handwash").classes == ["c", "d"]
+    assert load_recogniser(tmp_path, "handwash", unseen=True).classes == ["a", "b"]
+    shutil.rmtree(models / "all")
+    assert load_recogniser(tmp_path, "handwash").classes == ["a", "b"]
 
 
 def test_a_clip_is_an_alert_where_one_of_its_windows_is(tmp_path, monkeypatch):
