@@ -11,15 +11,31 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 CHROMIUM = $(shell command -v chromium chromium-browser google-chrome "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" | head -n 1)
 
-.PHONY: repro mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
+.PHONY: repro scm mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
 
+# dvc runs one stage after the other. So each study has a run of its own, on half of the cores; what needs both follows.
+# One GPU is not shared.
+STUDIES = $(if $(shell command -v nvidia-smi),,handwash ntu)
+
+# dvc does not look behind links to folders of clips: such clips are looked at each time.
 repro: clips mend
+	@linked=$$(find data/handwash/ data/ntu/ -type l -exec test -d {} \; -print 2> /dev/null | cut -d/ -f2 | sort -u); \
+	  test -z "$$linked" || dvc repro --force --single-item $$(printf "%s_frames " $$linked)
+	@half=$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)); export OMP_NUM_THREADS=$$half LOKY_MAX_CPU_COUNT=$$half; \
+	  for study in $(STUDIES); do \
+	    stages=$$(dvc stage list --name-only 2> /dev/null | grep "$$study" | grep -v "^reject\|^landmark_fusion"); \
+	    test -z "$$stages" || { dvc --wait-for-lock repro $$stages & runs="$$runs $$!"; }; \
+	  done; for run in $$runs; do wait $$run || failed=yes; done; test -z "$$failed"
 	dvc repro
 	@echo "The report is reports/index.html"
 
+# A copy without .git, as from a ZIP file: dvc asks for one unless it is told.
+scm: .venv/.ready
+	@test -e .git || dvc config --local core.no_scm true
+
 # Killed by kill -9 while it writes rwlock or dvc.lock, dvc cannot read them again. What is removed here runs again, or
 # comes from dvc's cache.
-mend:
+mend: scm
 	@test ! -e .dvc/tmp/rwlock || $(BIN)/python -m json.tool .dvc/tmp/rwlock > /dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	@cut() { dvc stage list 2>&1 | grep -q "dvc.lock' "; }; ! { cut && sleep 2 && cut; } || { \
 	  echo "dvc.lock was cut off: taking the committed one"; git checkout -q -- dvc.lock 2> /dev/null || rm dvc.lock; }
@@ -40,9 +56,9 @@ app: .venv/.ready
 	MATPLOTLIBRC=$(CURDIR)/matplotlibrc $(BIN)/python -m app
 
 # Prints nothing where every result in reports/ follows from the files at hand; no stage runs.
-verify: .venv/.ready
+verify: scm
 	@{ dvc repro --dry --allow-missing 2>&1 | grep -v "didn't change, skipping$$\|^Data and pipelines are up to date\|^$$"; \
-	   git status --porcelain reports dvc.lock data.dvc; } | { ! grep .; } || { echo "Not up to date, see above: make repro"; exit 1; }
+	   test ! -e .git || git status --porcelain reports dvc.lock data.dvc; } | { ! grep .; } || { echo "Not up to date, see above: make repro"; exit 1; }
 
 # The report as build/report.pdf.
 pdf: .venv/.ready
@@ -77,7 +93,7 @@ bench: clips
 	$(BIN)/python -m benchmarks.bench
 
 # The embedded clips, unless there is a data/ folder: what you put there yourself is never touched.
-clips: .venv/.ready
+clips: scm
 	@test -d data || { dvc fetch data.dvc && dvc checkout -q data.dvc; }
 
 .venv/.ready: requirements.txt pyproject.toml

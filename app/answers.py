@@ -13,9 +13,10 @@ import jinja2
 import numpy as np
 import simplejpeg
 
-from app.charts import build_timeline, find_events, plot_timeline, write_time
+from app.charts import plot_timeline, write_time
 from app.uploads import MAX_FILES, Upload
 from health_actions.analysis.recognition import NONE, UNSEEN, Answer, LandmarkRecogniser
+from health_actions.analysis.timeline import build_timeline, find_events
 from health_actions.data.video import TooLong, UnreadableVideo
 from health_actions.figures.pictures import draw_landmarks
 

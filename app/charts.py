@@ -1,34 +1,16 @@
 """What a video shows over time; drawn without pyplot, so that threads may draw at once."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from health_actions.analysis.recognition import UNSEEN, Answer
+from health_actions.analysis.recognition import UNSEEN
 
 
 def write_time(seconds: float, _=None) -> str:
     """Minutes and seconds: 74.8 -> "1:15"."""
     return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
-
-
-def build_timeline(answers: Iterable[Answer], classes: list[str]) -> pd.DataFrame:
-    """One row a window: start, end (seconds), action, and the probability of each class."""
-    rows = [(answer.start, answer.end, answer.action, *answer.probabilities) for answer in answers]
-    return pd.DataFrame(rows, columns=["start", "end", "action", *classes])
-
-
-def find_events(timeline: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Stretches of a timeline with one action, `NONE` and `UNSEEN` left out: action, start, end (seconds), confidence
-    (mean of the largest probabilities), windows (n)."""
-    changes = timeline["action"] != timeline["action"].shift()
-    rows = timeline.assign(confidence=timeline[classes].max(axis=1), stretch=changes.cumsum())
-    events = rows.groupby("stretch").agg(action=("action", "first"), start=("start", "first"), end=("end", "last"),
-                                         confidence=("confidence", "mean"), windows=("action", "size"))
-    return events[events["action"].isin(classes)].reset_index(drop=True)
 
 
 def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[str], alerts: list[str] = ()) -> Figure:
@@ -40,8 +22,7 @@ def plot_timeline(timeline: pd.DataFrame, events: pd.DataFrame, classes: list[st
     """
     figure = Figure(figsize=(7.5, 0.27 * len(classes) + 1.2))
     axis = figure.add_subplot(facecolor="0.8")
-    middles = timeline[["start", "end"]].mean(axis=1).to_numpy()
-    edges = np.concatenate([[timeline["start"].min()], (middles[1:] + middles[:-1]) / 2, [timeline["end"].max()]])
+    edges = [*timeline["start"], timeline["end"].iloc[-1]]
     shown = timeline[classes].mask(timeline["action"].isin(UNSEEN.values()))
     shades = axis.pcolormesh(edges, np.arange(len(classes) + 1) - 0.5, shown.T, cmap="Blues", vmin=0, vmax=1,
                              rasterized=True)

@@ -120,7 +120,7 @@ def data_folder(tmp_path_factory) -> Path:
     for number, (name, step) in enumerate(zip(CLASSES, [(0, 2), (0, -2), (2, 0)], strict=True), start=1):
         for recording in range(1, 5):
             scene = "G_01" if recording < 3 else "G02"
-            frames = draw_square(step, background=50 * number - 30 + 10 * recording)
+            frames = draw_square(step, background=50 * number - 30 + 10 * recording, square=12 + 4 * recording)
             frames = (frames * [1, 0.8, 0.6]).astype(np.uint8)  # in a warm light: red and blue differ
             write_video(folder / name.title() / f"HandWash_{recording:03d}_A_{number:02d}_{scene}.mp4", frames)
     return folder

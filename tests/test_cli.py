@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import CLASSES, ROOT
+from conftest import CLASSES, ROOT, draw_square, write_video
 from random_models import save_random_model
 from typer.testing import CliRunner
 
@@ -76,6 +77,56 @@ def test_csv_and_table_have_the_same_content(call):
     for row in rows:
         assert [row["file"], row["action"], f"{float(row['probability']):.3f}"] in [
             line.split() for line in table.splitlines()]
+
+
+def test_of_a_folder_hidden_files_are_passed_over_and_others_counted(call, tmp_path, project):
+    videos = tmp_path / "videos"
+    shutil.copytree(project / "clips" / "Step_2_Left", videos / "one")
+    clip = next((videos / "one").glob("*.mp4"))
+    for name in ("._x.mp4", ".thumb.mp4", ".hidden/x.mp4", "a.wmv", "b.WMV", "c.txt", "README"):
+        (videos / name).parent.mkdir(exist_ok=True)
+        (videos / name).write_text("text")
+    (videos / "linked").symlink_to(project / "clips" / "Step_2_Right")
+    (videos / "again").symlink_to("linked")
+    code, output, errors = call("predict", videos, "--study", "handwash", "--model", "best", "--json")
+    rows = json.loads(output)
+    assert code == 0 and len(rows) == 8 and str(clip) in {row["file"] for row in rows}
+    assert errors.splitlines()[0] == (
+        "skipped: 4 files that are not videos by their endings (.WMV, .txt, .wmv, none)")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_are_printed_whatever_the_terminal(encoding):
+    code = """if True:
+        import os
+        from health_actions.cli import print_predictions
+        rows = [{"file": name, "action": "fall", "probability": 0.5, "error": None, "probabilities": {"fall": 0.5}}
+                for name in ("st\\u00fcrzen.mp4", "\\u843d.mp4", os.fsdecode(b"caf\\xe9.mp4"))]
+        for form in ("table", "csv", "json"):
+            print_predictions(rows, ["fall"], form)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60,
+                          env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr
+    table, rows = done.stdout.decode(encoding).split("file,action,probability,error,fall")
+    for names in (table, rows[:rows.index("[")]):
+        assert ("st\\xfcrzen.mp4" if encoding == "ascii" else "stürzen.mp4") in names
+        assert ("落.mp4" if encoding == "utf-8" else "\\u843d.mp4") in names and "caf\\udce9.mp4" in names
+
+
+def test_a_video_above_30_seconds_has_events_and_a_timeline(call, project):
+    video = write_video(project / "long" / "minute.mp4", draw_square(frames=70), fps=2)
+    arguments = ("predict", video, "--study", "handwash", "--model", "best")
+    code, output, errors = call(*arguments, "--json")
+    [row] = json.loads(output)
+    assert code == 0, errors
+    assert row["action"] in {event["action"] for event in row["events"]} and row["events"][-1]["end"] <= 35.1
+    _, output, _ = call(*arguments, "--timeline", "--csv")
+    rows = list(csv.DictReader(io.StringIO(output)))
+    assert list(rows[0]) == ["file", "start", "end", "action", "probability", "error"]
+    assert [(one["action"], float(one["start"])) for one in rows] == [
+        (event["action"], event["start"]) for event in row["events"]]
+    _, output, _ = call(*arguments, "--timeline")
+    assert output.count(" s  ") == len(rows)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -1,3 +1,7 @@
+import hashlib
+import os
+import unicodedata
+
 import pytest
 from conftest import CLASSES
 from hypothesis import given
@@ -6,6 +10,7 @@ from hypothesis import strategies as st
 from health_actions.data.clips import NTU_ACTIONS, NoClips, find_clips, read_handwash_name, read_ntu_name
 
 FALL = "S001C002P003R001A043_rgb.avi"
+SPLITS = "train, training, val, valid, validation, test, testing"
 
 
 def lay(folder, *paths):
@@ -68,6 +73,13 @@ def test_ntu_clips_lie_in_the_folder_itself_or_in_class_folders(tmp_path):
     assert clips.loc["S001C001P001R001A007_rgb.avi", "reason"] == "action throw is no class"
 
 
+@pytest.mark.parametrize("number", [61, 103, 120])
+def test_an_action_of_ntu_without_a_name_here_goes_by_its_number(tmp_path, number):
+    lay(tmp_path, f"S018C001P041R001A{number:03d}_rgb.avi")
+    [row] = find_clips(tmp_path, ["headache", f"a{number:03d}"], "ntu").to_dict("records")
+    assert (row["class"], row["recording"], row["reason"]) == (f"a{number:03d}", "P041", "")
+
+
 @pytest.mark.parametrize(("folder", "split"), [
     ("train/step 2 left", "training"), ("Train/STEP-2-LEFT", "training"), ("VAL/Step_2 left ", "validation"),
     ("Valid/step_2_left", "validation"), ("test/Step_2_Left", "testing"), ("Testing/Step_2_Left", "testing")])
@@ -76,17 +88,85 @@ def test_folders_of_splits_and_classes_may_be_spelled_differently(tmp_path, fold
     assert (row["given_split"], row["class"], row["reason"]) == (split, "step_2_left", "")
 
 
-def test_two_videos_of_one_name_are_one_clip_and_a_picture_of_that_name_is_none(tmp_path):
-    clips = find_clips(lay(tmp_path, "Step_1/a.v2.jpg", "Step_1/a.v2.avi", "Step_1/a.v2.mp4"), CLASSES)
-    other, picture, twin = "", "not a video by its suffix", "another file has this name with another suffix"
-    assert all(reason.startswith(words) for reason, words in zip(clips["reason"], [other, picture, twin], strict=True))
-    assert set(clips["clip"]) == {"Step_1/a.v2"} and clips["reason"][0] == "" and clips["scene"][0] == "unknown"
+def test_videos_of_one_name_are_clips_with_a_hash_and_a_picture_of_that_name_is_none(tmp_path):
+    """Where one disk has two files, another one that ignores case has one."""
+    lay(tmp_path, "Step_1/a.v2.jpg", "Step_1/a.v2.avi", "Step_1/a.v2.mp4", "step_1/A.v2.mp4", "Step_1/b.mp4")
+    clips = find_clips(tmp_path, CLASSES).set_index("path")
+    assert clips["reason"].str[:25].to_dict() == dict.fromkeys(clips.index, "") | {
+        "Step_1/a.v2.jpg": "not a video by its suffix"}
+    usable = clips.loc[clips["reason"] == "", "clip"]
+    assert usable["Step_1/b.mp4"] == "Step_1/b" and usable.str.lower().nunique() == 4
+    hashes = {path: hashlib.sha256(path.encode()).hexdigest()[:8] for path in usable.index}
+    assert usable["Step_1/a.v2.avi"] == f"Step_1/a.v2-{hashes['Step_1/a.v2.avi']}"
+    assert usable["step_1/A.v2.mp4"] == f"step_1/A.v2-{hashes['step_1/A.v2.mp4']}"
 
 
-def test_hidden_files_and_files_elsewhere_are_not_listed(tmp_path):
-    lay(tmp_path, "Step_1/a.mp4", "Step_1/._a.mp4", ".hidden/Step_1/a.mp4", ".DS_Store", "README.md",
-        "other/Step_1/a.mp4", "train/deeper/Step_1/a.mp4")
+def test_hidden_files_and_other_files_elsewhere_are_not_listed(tmp_path):
+    lay(tmp_path, "Step_1/a.mp4", "Step_1/._a.mp4", ".hidden/Step_1/a.mp4", ".DS_Store", "README.md", "a/b/c.txt")
     assert list(find_clips(tmp_path, CLASSES)["path"]) == ["Step_1/a.mp4"]
+
+
+@pytest.mark.parametrize(("path", "reason"), [
+    ("a.mp4", "lies in no folder; expected"), ("Step_1/day2/b.MP4", "lies in Step_1/day2; expected"),
+    ("Subject 1/Step_1/01.mp4", "lies in Subject 1/Step_1; "), ("eval/a.mp4", "unknown class folder 'eval'; "),
+    ("eval/Step_1/a.mp4", "lies in eval/Step_1; "), ("Test set/Step_1/a.avi", "lies in Test set/Step_1; "),
+    ("training set/Step_1/a.avi", "lies in training set/"),
+    ("train/deeper/Step_1/a.mp4", "lies in train/deeper/Step_1; "), ("test/a.mp4", "unknown class folder 'test'; ")])
+@pytest.mark.parametrize("naming", ["handwash", "ntu"])
+def test_a_video_elsewhere_is_listed_with_what_is_expected(tmp_path, path, reason, naming):
+    rows = find_clips(lay(tmp_path, "Step_1/a.mp4", path), CLASSES, naming).set_index("path")
+    assert len(rows) == 2 and rows.loc["Step_1/a.mp4", "reason"] == ""
+    if (path, naming) == ("a.mp4", "ntu"):
+        reason, expected = "neither in a class folder nor named like", "S001C001P001R001A043_rgb.avi"
+    else:
+        expected = f"<class>/ or <split>/<class>/, where <split> is one of {SPLITS}"
+    assert rows.loc[path, "reason"].startswith(reason) and rows.loc[path, "reason"].endswith(expected)
+
+
+@given(st.lists(st.lists(st.sampled_from(["Step_1", "test", "Test set", "eval", "s1", "deep"]), max_size=3).map(
+    lambda folders: "/".join([*folders, "a.mp4"])), min_size=1, max_size=6, unique=True))
+def test_every_video_is_used_or_listed(tmp_path_factory, paths):
+    """Used are those in a class folder, or in one of a split."""
+    folder = lay(tmp_path_factory.mktemp("data"), *paths, "Step_2_Left/used.mp4")
+    clips = find_clips(folder, CLASSES)
+    assert set(clips["path"]) == {*paths, "Step_2_Left/used.mp4"}
+    assert set(clips.loc[clips["reason"] == "", "path"]) == {"Step_2_Left/used.mp4"} | (
+        {"Step_1/a.mp4", "test/Step_1/a.mp4"} & set(paths))
+
+
+def test_links_are_followed_and_each_file_is_used_once(tmp_path):
+    folder = lay(tmp_path / "data", "Step_2_Left/b.mp4", "raw/c.mp4")
+    lay(tmp_path / "disk", "a.mp4", "a2.mp4")
+    for name, target in {"Step_1": "../disk", "Step_2_Left/up": "..", "Step_2-Left": "Step_2_Left",
+                         "Step_2_Right": "raw", "Step_2_Left/d.mp4": "../../disk/a.mp4",
+                         "Step_2_Left/broken.mp4": "nowhere"}.items():
+        os.symlink(target, folder / name)
+    clips = find_clips(folder, CLASSES).set_index("path")
+    assert list(clips[clips["reason"] == ""].index) == [
+        "Step_1/a.mp4", "Step_1/a2.mp4", "Step_2-Left/b.mp4", "Step_2-Left/d.mp4", "Step_2_Right/c.mp4"]
+    assert clips.loc["Step_2_Left/b.mp4", "reason"] == "the same file as Step_2-Left/b.mp4"
+    assert clips.loc["Step_2_Left/broken.mp4", "reason"] == "no file, or a link that leads nowhere"
+    assert clips.loc["raw/c.mp4", "reason"].startswith("unknown class folder 'raw'")
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
+def test_an_accent_may_be_written_as_one_or_two_characters(tmp_path, forms):
+    """A Mac writes two."""
+    folder, name = (unicodedata.normalize(form, "Stürzen") for form in forms)
+    [row] = find_clips(lay(tmp_path, f"{folder}/a.mp4"), [name.lower()]).to_dict("records")
+    assert (row["class"], row["reason"]) == (name.lower(), "")
+
+
+def test_a_name_that_is_not_utf8_is_left_out_alone(tmp_path):
+    try:
+        lay(tmp_path, "Step_1/a.mp4", os.fsdecode(b"Step_1/caf\xe9.mp4"), os.fsdecode(b"\xe9/b.mp4"))
+    except OSError:
+        pytest.skip("this disk has UTF-8 names alone")
+    clips = find_clips(tmp_path, CLASSES)
+    clips.to_csv(tmp_path / "index.csv")
+    assert dict(zip(clips["path"], clips["reason"], strict=True)) == {
+        "Step_1/a.mp4": "", r"Step_1/caf\udce9.mp4": "its name is not UTF-8: rename it",
+        r"\udce9/b.mp4": "its name is not UTF-8: rename it"}
 
 
 def test_a_name_that_contradicts_its_folder_is_noted_and_used(tmp_path):
@@ -100,8 +180,11 @@ def test_an_empty_folder_shows_what_is_expected_and_what_is_there(tmp_path):
         find_clips(tmp_path / "videos", CLASSES)
     expected, found = str(caught.value).split("\nFound\n")
     assert "videos/Step_1/HandWash_001_A_01_G_01.mp4" in expected and "videos/train/Step_2_Right/" in expected
-    assert "videos/b.mp4" in found and "videos/deep/er/Step_1/a.mp4" in found
+    assert "videos/b.mp4: lies in" in found and "videos/deep/er/Step_1/a.mp4: lies in deep/er/Step_1; " in found
     (tmp_path / "empty").mkdir()
+    lay(tmp_path / "texts", "a.txt")
+    with pytest.raises(NoClips, match="Found\n  texts/a.txt$"):
+        find_clips(tmp_path / "texts", CLASSES)
     for name, words in {"empty": "an empty folder", "none": "no such folder"}.items():
         with pytest.raises(NoClips, match=f"S001C001P001R001A043_rgb.avi(.|\n)*{words}"):
             find_clips(tmp_path / name, CLASSES, "ntu")

@@ -81,6 +81,30 @@ def test_bad_clips_are_listed_with_their_reasons_and_left_out(folder, tmp_path):
         extract(folder, tmp_path / "frames")
 
 
+def test_clips_of_any_name_are_used_or_listed(folder, tmp_path):
+    """Longer than an archive's or temporary name would be, equal but for the suffix, not UTF-8."""
+    source, content = folder / f"{CLIP}.mp4", (folder / f"{CLIP}.mp4").read_bytes()
+    names = [f"{'n' * 251}.mp4", f"{'ü' * 125}n.mov", "b.mkv", os.fsdecode(b"caf\xe9.mp4")]
+    for name in names:
+        try:
+            shutil.copy(source, folder / "Step_2_Left" / name)
+        except OSError:
+            pytest.skip("this disk has UTF-8 names alone")
+    os.symlink("nowhere", folder / "Step_1" / "broken.mp4")
+    os.mkfifo(folder / "Step_1" / "pipe.mp4")
+    index = extract(folder, tmp_path / "frames").set_index("path")
+    assert index.loc[index["status"] != "ok", "reason"].to_dict() == {
+        **dict.fromkeys(["Step_1/broken.mp4", "Step_1/pipe.mp4"], "no file, or a link that leads nowhere"),
+        r"Step_2_Left/caf\udce9.mp4": "its name is not UTF-8: rename it"}
+    assert read_index(tmp_path / "frames")["clip"].tolist() == index["clip"].tolist()
+    usable = index[index["status"] == "ok"]
+    assert len(usable) == 5 and (folder / f"{CLIP}.mp4").read_bytes() == content
+    for path, clip in usable["clip"].items():
+        frames = open_clip(tmp_path / "frames", clip)[:]
+        assert (tell_numbers(frames) == list(range(0, 40, 4))) == (path != "Step_2_Left/b.mp4")
+    assert len(list_files(tmp_path / "frames")) == 6
+
+
 @pytest.mark.parametrize("change", [lambda file: file.write_bytes(file.read_bytes() + b"more"), os.utime, os.remove],
                          ids=["longer", "touched", "gone"])
 def test_a_clip_that_changes_while_it_is_read_is_left_out(folder, tmp_path, monkeypatch, change):

@@ -1,6 +1,8 @@
 """The store of frames: archives of pictures, whoever made them."""
 
+import hashlib
 import io
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from health_actions.data.frames import Clip, decode_jpeg, name_folders, open_clip
+from health_actions.data.frames import Clip, decode_jpeg, make_unique, name_folders, open_clip
 
 
 def encode_picture(number: int) -> bytes:
@@ -87,3 +89,20 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
 def test_folders_have_the_last_part_of_a_name_unless_two_share_it():
     clips = pd.DataFrame({"clip": ["a/one", "b/one", "b/two"]})
     assert name_folders(clips) == {"a/one": "a_one", "b/one": "b_one", "b/two": "two"}
+
+
+def test_names_of_folders_that_would_still_be_equal_have_a_hash():
+    names = name_folders(pd.DataFrame({"clip": ["fall/01", "adl/01", "fall/adl_01", "fall/c"]}))
+    hashes = {clip: hashlib.sha256(clip.encode()).hexdigest()[:8] for clip in names}
+    assert names == {"fall/01": "fall_01", "adl/01": f"adl_01-{hashes['adl/01']}",
+                     "fall/adl_01": f"adl_01-{hashes['fall/adl_01']}", "fall/c": "c"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["fall", "Fall", "adl", "fall/adl"]),
+                          st.text("aAäÄ_1ß", min_size=1, max_size=3) | st.sampled_from(["ü", "u\u0308", "x" * 252])),
+                min_size=1, unique=True))
+def test_names_are_unique_whatever_the_disk_and_fit_it(parts):
+    clips = pd.Series(["/".join(each) for each in parts])
+    for names in (make_unique(clips, clips), pd.Series(name_folders(clips.to_frame("clip")))):
+        assert len({unicodedata.normalize("NFC", name.casefold()) for name in names}) == len(clips)
+        assert all(len(part.encode()) <= 251 for name in names for part in name.split("/"))

@@ -1,4 +1,4 @@
-"""Targets of the Makefile: verify, repro after a dvc that was killed, readme, pdf."""
+"""Targets of the Makefile: verify, repro without git, with links and after a dvc that was killed, readme, pdf."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 STAGES = """
@@ -78,6 +79,42 @@ def test_verify_prints_nothing_where_every_result_follows_from_the_files_at_hand
 
 
 @pytest.mark.slow
+def test_a_copy_without_git_is_verified_and_made(project):
+    """As from a ZIP file."""
+    shutil.rmtree(project / ".git")
+    assert "is not a git repository" in run(project, "dvc", "status").stderr
+    done = make(project, "verify")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    replace(project / "data" / "clip.txt", "another clip")
+    done = make(project, "verify")
+    assert done.returncode != 0 and "frames" in done.stdout and "git" not in done.stdout + done.stderr
+    done = make(project, "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project / "reports" / "a" / "table.csv").read_text() == "another clipx = 1\n"
+    assert make(project, "verify").returncode == 0
+
+
+@pytest.mark.slow
+def test_repro_sees_clips_behind_links_and_beside_names_that_are_not_utf8(project):
+    shutil.copy(ROOT / ".dvcignore", project)
+    (project.parent / "disk").mkdir()
+    (project / "data" / "ntu").mkdir()
+    (project / "data" / "ntu" / "fall").symlink_to(project.parent / "disk")
+    (project / "dvc.yaml").write_text(STAGES + """
+  ntu_frames: {cmd: mkdir -p build/b && ls data/ntu/fall > build/b/frames.txt, deps: [data/ntu], outs: [build/b]}
+""")
+    try:
+        (project / "data" / "ntu" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    except OSError:
+        pass  # this disk has UTF-8 names alone
+    for names in (["a.mp4"], ["a.mp4", "b.mp4"]):
+        (project.parent / "disk" / names[-1]).touch()
+        done = make(project, "repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (project / "build" / "b" / "frames.txt").read_text().split() == names
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "text", "named"), [
     ("params.yaml", "rate: 2\nunused: 1\n", "train"), ("src/tool.py", "x = 2\n", "train"),
     ("src/more.py", "", "train"), ("dvc.yaml", STAGES.replace("cat data", "cat -n data"), "frames"),
@@ -103,6 +140,22 @@ def test_repro_ends_as_if_dvc_had_not_been_killed_while_it_wrote_its_files(proje
 
 
 @pytest.mark.slow
+def test_repro_runs_both_studies_at_once_and_then_what_needs_both(project):
+    wait = "touch build/{} && for _ in $(seq 300); do test -e build/{} && exit 0; sleep 0.1; done; exit 1"
+    stages = {"handwash_frames": {"cmd": wait.format("one", "two"), "outs": ["build/one"]},
+              "ntu_frames": {"cmd": wait.format("two", "one"), "outs": ["build/two"]},
+              "reject": {"matrix": {"study": ["ntu"]}, "cmd": "cat build/one build/two > build/three",
+                         "deps": ["build/one", "build/two"], "outs": ["build/three"]}}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    done = make(project, "repro")
+    assert done.returncode == 0 and (project / "build/three").exists(), done.stderr
+    assert run(project, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
+    (project / "build/one").unlink()
+    stages["handwash_frames"]["cmd"] = "false"
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    assert make(project, "repro").returncode != 0
+
+
 def test_repro_leaves_dvc_lock_alone_where_dvc_yaml_is_what_is_wrong(project):
     lock = project / "dvc.lock"
     lock.write_text(lock.read_text().replace("rate: 1", "rate: 3"))

@@ -8,10 +8,10 @@ import pytest
 from conftest import CLASSES, draw_numbers, draw_square, write_video
 from random_models import save_random_model
 
-from app.charts import build_timeline, find_events
 from health_actions.analysis.recognition import NONE, Answer, Recogniser, view_window
 from health_actions.analysis.rejection import MahalanobisDetector
 from health_actions.analysis.studies import NotTrained, choose_model_folder, find_best, load_recogniser
+from health_actions.analysis.timeline import answer_video, build_timeline, find_events
 from health_actions.data.clips import find_clips
 from health_actions.data.extraction import extract_frames
 from health_actions.data.frames import open_clip, read_index
@@ -98,11 +98,43 @@ def test_events_are_stretches_of_the_same_action():
     shares = [(0.8, 0.2), (0.6, 0.4), (0.5, 0.5), (0.1, 0.9), (0.9, 0.1)]
     answers = [Answer(start, start + 2.0, None, np.array(share), None, action)
                for start, (share, action) in enumerate(zip(shares, ["a", "a", NONE, "b", "a"], strict=True))]
-    events = find_events(build_timeline(answers, ["a", "b"]), ["a", "b"])
+    timeline = build_timeline(answers, ["a", "b"])
+    assert timeline[["start", "end"]].values.tolist() == [[0, 1.5], [1.5, 2.5], [2.5, 3.5], [3.5, 4.5], [4.5, 6]]
+    events = find_events(timeline, ["a", "b"])
     assert events["action"].tolist() == ["a", "b", "a"] and events["windows"].tolist() == [2, 1, 1]
-    assert events[["start", "end"]].values.tolist() == [[0, 3], [3, 5], [4, 6]]
+    assert events[["start", "end"]].values.tolist() == [[0, 2.5], [3.5, 4.5], [4.5, 6]], "no time counts twice"
     assert events["confidence"].tolist() == pytest.approx([0.7, 0.9, 0.9])
     assert find_events(build_timeline([], ["a", "b"]), ["a", "b"]).empty
+
+
+class Listed:
+    """A recogniser of given answers; a video is too long where it has several."""
+
+    classes = ["a", "b"]
+
+    def __init__(self, *actions: str):
+        self.answers = [Answer(start, start + 2.0, None, np.array([0.8, 0.2] if action == "a" else [0.3, 0.7]), None,
+                               action) for start, action in enumerate(actions)]
+
+    def watch(self, path):
+        yield from self.answers
+
+    def recognise(self, path):
+        if len(self.answers) > 1:
+            raise TooLong("too long: more than 30 seconds")
+        return self.answers[0]
+
+
+def test_a_long_video_is_the_action_of_most_of_its_time():
+    row = answer_video(Listed("a", "b", "b", "b", NONE), "x.mp4")
+    assert row["action"] == "b" and row["error"] is None  # 3 of 6 seconds, from 1.5 to 4.5
+    assert [(event["action"], event["start"]) for event in row["events"]] == [("a", 0), ("b", 1.5)]
+    assert row["events"][1]["end"] == 4.5
+    assert row["probability"] == row["probabilities"]["b"] == pytest.approx((1.5 * 0.2 + 4.5 * 0.7) / 6)
+    assert answer_video(Listed(NONE, NONE, "a"), "x.mp4")["action"] == NONE
+    short = answer_video(Listed("a"), "x.mp4")
+    assert short["action"] == "a" and short["probability"] == 0.8 and short["events"] is None
+    assert [event["action"] for event in answer_video(Listed("a"), "x.mp4", timeline=True)["events"]] == ["a"]
 
 
 @pytest.fixture(scope="module")

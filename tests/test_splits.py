@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from health_actions.data.annotations import audit_splits
-from health_actions.data.splits import NTU_PROTOCOLS, make_splits, try_splits
+from health_actions.data.splits import make_splits, try_splits
 
 SUBSETS = {"training", "validation", "testing"}
 
@@ -85,17 +85,16 @@ def test_a_split_that_folders_give_is_used():
     assert list(splits["subset"]) == given_split and set(splits["fold"]) == {1}
 
 
-@pytest.mark.parametrize("subset", ["testing", "validation"])
-def test_folders_that_give_two_subsets_are_completed(subset):
-    """Training clips validate where no folder does; validation clips test where none does."""
+def test_training_clips_validate_where_no_folder_does():
     clips = make_clips([*((f"c{number}", CLASSES[number % 2], f"{number // 2:03d}", "G01", "training")
-                          for number in range(10)), ("t", "step_1", "009", "G01", subset)])
+                          for number in range(10)), ("t", "step_1", "009", "G01", "testing")])
     splits = make_splits(clips, protocol="stratified", folds=3)
     assert set(splits["subset"]) == SUBSETS and list(splits.loc[splits["subset"] == "testing", "clip"]) == ["t"]
     check_apart(splits, "recording", SUBSETS)
 
 
 @pytest.mark.parametrize("given_split", [["testing"] * 4, ["validation"] * 4, ["training"] * 4,
+                                         ["training", "training", "validation", "validation"],
                                          ["validation", "validation", "testing", "testing"],
                                          ["training", "testing", "testing", "testing"]])
 def test_folders_that_leave_a_subset_empty_are_an_error(given_split):
@@ -135,22 +134,24 @@ def test_each_protocol_is_tried_with_each_seed_or_skipped_with_its_reason(index)
 
 @pytest.fixture(scope="module")
 def catalogue() -> pd.DataFrame:
-    """NTU clips: 12 performers x 2 actions, every movement filmed by three cameras."""
-    rows = [(f"S001C{camera:03d}P{performer:03d}R001A{action:03d}", name, f"P{performer:03d}", f"C{camera:03d}",
-             f"S001P{performer:03d}R001A{action:03d}")
-            for performer in range(1, 13) for action, name in ((43, "falling_down"), (44, "headache"))
-            for camera in (1, 2, 3)]
+    """NTU clips: 12 performers x 2 actions in 4 setups, every movement filmed by three cameras."""
+    rows = [(f"S{setup:03d}C{camera:03d}P{performer:03d}R001A{action:03d}", name, f"P{performer:03d}", f"C{camera:03d}",
+             f"S{setup:03d}P{performer:03d}R001A{action:03d}")
+            for performer in range(1, 13) for setup in [1 + performer % 4]
+            for action, name in ((43, "falling_down"), (44, "headache")) for camera in (1, 2, 3)]
     clips = pd.DataFrame(rows, columns=["clip", "class", "recording", "scene", "take"])
     return clips.assign(given_split="", content=clips["clip"])
 
 
-@pytest.mark.parametrize(("protocol", "column"), [("cross_subject", "recording"), ("cross_view", "scene")])
-def test_the_protocols_of_ntu_keep_performers_or_cameras_apart(catalogue, protocol, column):
+@pytest.mark.parametrize(("protocol", "column", "trained", "tested"), [
+    ("cross_subject", "recording", "P001 P002 P004 P005 P008 P009", "P003 P006 P007 P010 P011 P012"),
+    ("cross_view", "scene", "C002 C003", "C001"), ("cross_setup", "setup", "S002 S004", "S001 S003")])
+def test_the_protocols_of_ntu_keep_performers_cameras_or_setups_apart(catalogue, protocol, column, trained, tested):
     splits = make_splits(catalogue, protocol=protocol, folds=4)
-    tested = splits["subset"] == "testing"
+    values = splits.assign(setup=splits["clip"].str[:4])[column]
     assert splits["fold"].unique().tolist() == [1] and len(splits) == len(catalogue)
-    assert set(splits.loc[~tested, column]) <= set(NTU_PROTOCOLS[protocol][1])
-    assert not set(splits.loc[tested, column]) & set(NTU_PROTOCOLS[protocol][1])
+    assert set(values[splits["subset"] != "testing"]) == set(trained.split())
+    assert set(values[splits["subset"] == "testing"]) == set(tested.split())
     validation, training = (set(splits.loc[splits["subset"] == subset, "recording"])
                             for subset in ("validation", "training"))
     assert validation and not validation & training, "validation performers do not train"
@@ -166,6 +167,18 @@ def test_the_published_split_shares_performers_cameras_and_takes_and_the_audit_s
     assert rows["cross_view"]["shared_scenes"] == 0 and rows["cross_view"]["shared_takes"] > 0
 
 
+def test_of_ntus_120_actions_53_of_106_performers_train_and_up_to_40_the_same_as_of_60():
+    rows = [(f"S018C001P{number:03d}R001A{action:03d}", name, f"P{number:03d}", "C001")
+            for number in range(1, 107) for action, name in ((61, "a061"), (120, "a120"))]
+    splits = make_splits(make_clips(rows), protocol="cross_subject", folds=4)
+    tested = set(splits.loc[splits["subset"] == "testing", "recording"].str[1:].astype(int))
+    assert len(tested) == 53 and {41, 42, 43, 44, 48, 51, 60, 104, 105, 106} < tested
+    assert set(range(1, 41)) - tested == {1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38}
+
+
 def test_clips_all_on_one_side_of_a_protocol_of_ntu_are_an_error(catalogue):
+    with pytest.raises(ValueError, match="cross_setup trains on S002(.|\n)*all on one side, a/1, a/2"):
+        make_splits(make_clips([(f"a/{number}", "headache", f"{number}", "G01") for number in (1, 2, 3)]),
+                    protocol="cross_setup", folds=4)
     with pytest.raises(ValueError, match="cross_subject trains on P001(.|\n)*all on one side, subject_1"):
         make_splits(catalogue.assign(recording="subject_1"), protocol="cross_subject", folds=4)

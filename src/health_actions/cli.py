@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from health_actions.paths import find_root
+from health_actions.paths import find_root, list_files
 
 Study = Annotated[Literal["handwash", "ntu"], typer.Option(help="handwash: hand-wash actions; ntu: medical actions.")]
 Model = Annotated[str, typer.Option(
@@ -26,61 +26,81 @@ def predict(
     study: Study = "ntu",
     model: Model = "landmarks",
     reject: Annotated[bool, typer.Option(help="Answer 'none of these' for clips unlike the training clips.")] = True,
+    timeline: Annotated[bool, typer.Option("--timeline", help="When each action is seen.")] = False,
     form: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Of the output.")] = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
 ) -> None:
-    """Print the action of each clip. Exit code 1 when a file could not be used; the others are predicted."""
+    """Print the action of each video; of one above 30 seconds, the action of most of its time.
+
+    Exit code 1 when a file could not be used; the others are predicted.
+    """
+    from joblib import Parallel, delayed
+
     from health_actions.analysis.studies import load_recogniser
-    from health_actions.data.video import UnreadableVideo
+    from health_actions.analysis.timeline import answer_video
+    from health_actions.progress import track
 
     try:
         videos = list_videos(paths)
         recogniser = load_recogniser(find_root(), study, model, reject=reject)
     except (ValueError, OSError) as error:
         raise stop(error) from None
-    rows = []
-    for path in videos:
-        try:
-            answer = recogniser.recognise(path)
-            shares = dict(zip(recogniser.classes, answer.probabilities.round(4).tolist(), strict=True))
-            rows.append({"file": str(path), "action": answer.action, "probability": max(shares.values()), "error": None,
-                         "probabilities": shares})
-        except UnreadableVideo as error:
-            rows.append({"file": str(path), "action": None, "probability": None, "error": str(error)})
-    print_predictions(rows, recogniser.classes, "json" if as_json else "csv" if as_csv else form)
+    work = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        delayed(answer_video)(recogniser, path, timeline) for path in videos)
+    rows = list(track(work, total=len(videos), title="videos"))
+    print_predictions(rows, recogniser.classes, "json" if as_json else "csv" if as_csv else form, timeline)
     raise typer.Exit(int(any(row["error"] for row in rows)))
 
 
 def list_videos(paths: list[Path]) -> list[Path]:
-    """The files among paths, and the videos in and below folders among them. Raises ValueError where there are none."""
+    """The files among paths, and the videos in and below folders among them. Raises ValueError where there are none.
+
+    Of folders, hidden files are passed over; a line on stderr says how many other files are no videos.
+    """
     from health_actions.data.video import SUFFIXES
 
-    found = []
+    found, skipped = [], []
     for path in paths:
         if not path.exists():
             raise ValueError(f"no such file or folder: {path}")
-        inside = [path] if path.is_file() else sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        if path.is_dir():
+            files = {target: file for file, target in list_files(path)}.values()  # each once, wherever links lead
+            inside = [file for file in files if file.suffix.lower() in SUFFIXES]
+            skipped += [file.suffix or "none" for file in files if file.suffix.lower() not in SUFFIXES]
+        else:
+            inside = [path]
         if not inside:
             raise ValueError(f"no videos in {path}: expected files with the endings {', '.join(SUFFIXES)}")
         found += inside
+    if skipped:
+        print(f"skipped: {len(skipped)} files that are not videos by their endings ({', '.join(sorted(set(skipped)))})",
+              file=sys.stderr)
     return found
 
 
-def print_predictions(rows: list[dict], classes: list[str], form: str) -> None:
-    """Print predictions as a "table" for people, as "json" or as "csv"."""
+def print_predictions(rows: list[dict], classes: list[str], form: str, timeline: bool = False) -> None:
+    """Print rows of `answer_video` as a "table" for people, as "json" or as "csv"; with `timeline` a row an event."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     if form == "json":
         print(json.dumps(rows, indent=1))
-    elif form == "csv":
-        writer = csv.DictWriter(sys.stdout, ["file", "action", "probability", "error", *classes], extrasaction="ignore")
+        return
+    if timeline:
+        rows = [{**row, **event} for row in rows
+                for event in row["events"] or [{"action": row["action"] and "no action", "probability": None}]]
+    columns = ["file", *(["start", "end"] if timeline else []), "action", "probability", "error"]
+    if form == "csv":
+        columns += [] if timeline else classes
+        writer = csv.DictWriter(sys.stdout, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows({**row, **row.get("probabilities", {})} for row in rows)
-    else:
-        width = max(len(row["file"]) for row in rows)
-        for row in rows:
-            answer = f"error: {row['error']}" if row["error"] else f"{row['action']:<15}  {row['probability']:.3f}"
-            print(f"{row['file']:<{width}}  {answer}")
+        writer.writerows({**row, **row["probabilities"]} for row in rows)
+        return
+    width = max(len(row["file"]) for row in rows)
+    for row in rows:
+        when = f"{row['start']:7.1f} -{row['end']:7.1f} s  " if "start" in row else ""
+        sure = "" if row["probability"] is None else f"{row['probability']:.3f}"
+        answer = f"error: {row['error']}" if row["error"] else f"{when}{row['action']:<15}  {sure}".rstrip()
+        print(f"{row['file']:<{width}}  {answer}")
 
 
 @app.command()

@@ -1,8 +1,10 @@
-"""Paths from the project's root, and files that are written whole or not at all."""
+"""Paths from the project's root, files in a folder, and files that are written whole or not at all."""
 
 import errno
 import os
 import shutil
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +43,21 @@ def place_inside(folder: Path, name: str) -> Path:
     return Path(folder) / path
 
 
+def list_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Path]]:
+    """Every file in and below a folder, without hidden ones; links to folders are followed, but not in a circle.
+
+    Yields (path, place): where links lead to one file by several paths, these have one place.
+    """
+    place = Path(folder).resolve()
+    for path in sorted(Path(folder).iterdir()) if place not in above else []:
+        if path.name.startswith("."):
+            continue
+        if os.path.isdir(path):
+            yield from list_files(path, (*above, place))
+        else:
+            yield path, place / path.name
+
+
 def read_yaml(file: Path):
     """The content of a YAML file; plain values only, no code is run.
 
@@ -70,7 +87,8 @@ def atomic_write(path: Path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Short, whatever the name: a file system allows 255 bytes.
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

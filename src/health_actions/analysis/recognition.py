@@ -176,13 +176,20 @@ class LandmarkRecogniser:
         frames, found = map(list, zip(*pairs))
         together = {name: np.stack([each[name] for each in found]) for name in found[0]}
         height, width = frames[0].shape[:2]
-        windows = predict_windows(self.model, torch.from_numpy(join_values(together, width / height, self.kind)))
-        alarms = windows[np.isin(windows.argmax(axis=1), self.alerts)]
-        probabilities = alarms[alarms.max(axis=1).argmax()] if len(alarms) else windows.mean(axis=0)
-        seen = np.isfinite(together["presence"]).reshape(len(found), -1).any(axis=1).mean()
-        action = self.classes[probabilities.argmax()] if seen >= LEAST_SEEN else UNSEEN[self.kind]
+        probabilities, action = self.judge(together, width / height)
         return Answer((count - len(pairs)) * EVERY, count * EVERY, np.stack(frames), probabilities,
                       np.zeros(0, np.float32), action, found)
+
+    def judge(self, found: dict[str, np.ndarray], aspect: float) -> tuple[np.ndarray, str]:
+        """Probabilities float64 (classes,) and the action for the landmarks of a clip, as `read_landmarks` gives them.
+
+        `aspect`: width of a frame divided by its height.
+        """
+        windows = predict_windows(self.model, torch.from_numpy(join_values(found, aspect, self.kind)))
+        alarms = windows[np.isin(windows.argmax(axis=1), self.alerts)]
+        probabilities = alarms[alarms.max(axis=1).argmax()] if len(alarms) else windows.mean(axis=0)
+        seen = np.isfinite(found["presence"]).reshape(len(found["presence"]), -1).any(axis=1).mean()
+        return probabilities, self.classes[probabilities.argmax()] if seen >= LEAST_SEEN else UNSEEN[self.kind]
 
 
 def view_window(frames_folder: Path, clip: str, card: dict, *, size: int | None = None,

@@ -1,15 +1,19 @@
 """The catalogue: which clips lie in a data folder, and what their folders and names say."""
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from health_actions.data.frames import make_unique
 from health_actions.data.video import SUFFIXES
+from health_actions.paths import list_files
 
 SPLIT_FOLDERS = {"train": "training", "training": "training", "val": "validation", "valid": "validation",
                  "validation": "validation", "test": "testing", "testing": "testing"}
+LAYOUT = f"expected <class>/ or <split>/<class>/, where <split> is one of {', '.join(SPLIT_FOLDERS)}"
 # HandWash_009_A_02_G_02: recording 009, action 02, scene G02; some files lack the last underscore. A further _T_02: a
 # second take.
 HANDWASH_NAME = re.compile(r"HandWash_(?P<recording>\d+)_A_?(?P<action>\d+)_(?P<scene>G_?\d+)(?:_T_?\d+)?$",
@@ -64,54 +68,68 @@ def read_ntu_name(stem: str, classes: list[str]) -> Name:
 
 
 def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd.DataFrame:
-    """List every file that lies where a clip is expected, usable or not; NoClips where there is none.
+    """List every video, and every other file that lies where a clip is expected; NoClips where none can be used.
 
     Clips lie in `<folder>/<Class>/` or `<folder>/<split>/<Class>/`. In names of classes case does not matter, and -, _
     and blanks are equal. With the naming "ntu" (else "handwash"), files named as in NTU RGB+D may lie in `folder`, too.
+    Links are followed; hidden files and folders are passed over.
 
-    Returns one row a file, ordered by path: clip (the path without suffix), path (relative to `folder`), class,
-    recording, scene and, of NTU clips, take (see `Name`), given_split (training, validation, testing or empty), reason
-    (empty, or why the file is left out) and note (a contradiction; the file is used).
+    Returns one row a file, ordered by path: clip (the path without suffix; see `make_unique`), path (relative to
+    `folder`), class, recording, scene and, of NTU clips, take (see `Name`), given_split (training, validation, testing
+    or empty), reason (empty, or why the file is left out) and note (a contradiction; the file is used).
     """
     folder, rows = Path(folder), []
     read_name = {"handwash": read_handwash_name, "ntu": read_ntu_name}[naming]
     known = {_plain(name): name for name in classes}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
-        place = path.relative_to(folder)
+    for path, target in list_files(folder) if folder.is_dir() else []:
+        place = Path(str(path.relative_to(folder)).encode(errors="backslashreplace").decode())
         *split, class_folder = place.parts[:-1] or [""]
-        given_split = SPLIT_FOLDERS.get("/".join(split).lower()) if split else ""
+        given_split = SPLIT_FOLDERS.get(_plain("/".join(split))) if split else ""
         by_name = not class_folder and naming == "ntu"
-        hidden = any(part.startswith(".") for part in place.parts)
-        if hidden or given_split is None or not (class_folder or by_name) or not path.is_file():
+        expected = given_split is not None and (class_folder or by_name)
+        if not expected and path.suffix.lower() not in SUFFIXES:
             continue
-        name, reason, note = read_name(path.stem, classes), "", ""
-        label = known.get(_plain(name.action if by_name else class_folder), "")
-        if by_name and not name.action:
+        name, reason, note = read_name(place.stem, classes), "", ""
+        label = known.get(_plain(name.action if by_name else class_folder), "") if expected else ""
+        if place != path.relative_to(folder):
+            reason = "its name is not UTF-8: rename it"
+        elif not expected:
+            reason = f"lies in {place.parent if class_folder else 'no folder'}; {LAYOUT}"
+        elif by_name and not name.action:
             reason = "neither in a class folder nor named like S001C001P001R001A043_rgb.avi"
         elif not label:
-            reason = f"action {name.action} is no class" if by_name else f"unknown class folder {class_folder!r}"
+            reason = f"action {name.action} is no class" if by_name else (
+                f"unknown class folder {class_folder!r}; {LAYOUT}")
         elif path.suffix.lower() not in SUFFIXES:
             reason = f"not a video by its suffix; expected one of {' '.join(SUFFIXES)}"
+        elif not path.is_file():
+            reason = "no file, or a link that leads nowhere"
         elif name.action and name.action != label:
             note = f"its name says action {name.action}, its folder {label}"
-        clip = place.with_suffix("").as_posix()
-        rows.append({"clip": clip, "path": place.as_posix(), "class": label, "recording": name.recording,
-                     "scene": name.scene, **({"take": name.take or clip} if naming == "ntu" else {}),
-                     "given_split": given_split, "reason": reason, "note": note})
-    if not rows:
+        rows.append({"clip": place.with_suffix("").as_posix(), "path": place.as_posix(), "class": label,
+                     "recording": name.recording, "scene": name.scene,
+                     **({"take": name.take} if naming == "ntu" else {}),
+                     "given_split": given_split or "", "reason": reason, "note": note, "target": target})
+    if all(row["reason"] for row in rows):
         example = {"handwash": f"{classes[0].title()}/HandWash_001_A_01_G_01.mp4",
                    "ntu": "S001C001P001R001A043_rgb.avi (as NTU RGB+D names its files)"}[naming]
-        found = [path.relative_to(folder.parent).as_posix() for path in sorted(folder.rglob("*"))[:12]]
+        found = [f"{folder.name}/{row['path']}: {row['reason']}" for row in rows[:12]] or [
+            f"{folder.name}/{path.name}" for path in sorted(folder.glob("*"))[:12]]
         raise NoClips("\n  ".join([
             f"no clips in {folder.name}. Expected clips like", f"{folder.name}/{example}",
             f"{folder.name}/{classes[-1].title()}/any_name.mp4",
             f"{folder.name}/train/{classes[-1].title()}/any_name.mp4 (where the folders give the split)\nFound",
             *(found or ["an empty folder" if folder.is_dir() else "no such folder"])]))
     clips = pd.DataFrame(rows).sort_values("path", ignore_index=True)
-    usable = clips.loc[clips["reason"] == "", "clip"]
-    clips.loc[usable.index[usable.duplicated()], "reason"] = "another file has this name with another suffix"
-    return clips
+    first = clips[clips["reason"] == ""].groupby("target")["path"].transform("first")
+    again = first[first != clips.loc[first.index, "path"]]
+    clips.loc[again.index, "reason"] = "the same file as " + again
+    usable = clips[clips["reason"] == ""]
+    clips.loc[usable.index, "clip"] = make_unique(usable["clip"], usable["path"])
+    if naming == "ntu":
+        clips["take"] = clips["take"].where(clips["take"] != "", clips["clip"])
+    return clips.drop(columns="target")
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
+    return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", name).strip().lower())

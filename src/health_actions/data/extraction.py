@@ -117,16 +117,17 @@ def _extract(source: Path, target: Path, row: dict, settings: dict) -> dict:
     if not hasattr(LOCAL, "sandbox"):
         LOCAL.sandbox = Sandbox()
     row, before = dict(row), _stamp(source)
+    if row["reason"]:
+        return row
     try:
         with source.open("rb") as file:
             row["content"] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        row["reason"] = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        return row | {"reason": f"cannot be read: {(error.strerror or str(error)).lower()}"}
     try:
-        if not row["reason"]:
-            video = LOCAL.sandbox.probe(source)
-            row |= vars(video) | {"fps": round(video.fps, 3), "duration": round(video.duration, 3)}
-            row |= _write_clip(source, target, video.frames, {**settings, "content": row["content"]})
+        video = LOCAL.sandbox.probe(source)
+        row |= vars(video) | {"fps": round(video.fps, 3), "duration": round(video.duration, 3)}
+        row |= _write_clip(source, target, video.frames, {**settings, "content": row["content"]})
     except UnreadableVideo as error:
         row["reason"] = str(error)
     if before != _stamp(source):

@@ -4,7 +4,9 @@ An archive holds image_00001.jpg, ... and n_frames (their number, as text), unco
 that made it as JSON. DVC would take minutes a stage for single pictures.
 """
 
+import hashlib
 import json
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -96,4 +98,17 @@ def name_folders(clips: pd.DataFrame) -> dict[str, str]:
     """Clip -> its folder's name in study B's code: the last part of its path, or all joined by _ where two share it."""
     names = clips["clip"].str.rpartition("/")[2]
     names = names.where(~names.duplicated(keep=False), clips["clip"].str.replace("/", "_"))
-    return dict(zip(clips["clip"], names, strict=True))
+    return dict(zip(clips["clip"], make_unique(names, clips["clip"]), strict=True))
+
+
+def make_unique(names: pd.Series, keys: pd.Series) -> pd.Series:
+    """Names of files, of which no two are one file anywhere: some disks ignore case or how an accent is written.
+
+    A name that another one equals so, or that is too long for a suffix, ends in a hash of its key; others stay.
+    """
+    alike = names.map(lambda name: unicodedata.normalize("NFC", name).casefold()).duplicated(keep=False)
+    parts = names.str.rpartition("/")
+    long = parts[2].str.encode("utf-8").str.len() > 255 - len(".zip")
+    hashes = keys.map(lambda key: hashlib.sha256(key.encode()).hexdigest()[:8])
+    short = parts[2].str.encode("utf-8").str[:200].str.decode("utf-8", errors="ignore")
+    return names.where(~(alike | long), parts[0] + parts[1] + short + "-" + hashes)

@@ -9,11 +9,14 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 SUBSETS = ["training", "validation", "testing"]
 # What no two subsets may share under each protocol: a column of the clips' table.
 PROTOCOLS = {"stratified": None, "by_performer": "recording", "by_scene": "scene", "published": None}
-# Protocols with given test clips (Shahroudy et al., 2016): the column, and its values that train.
+# Protocols with given test clips (Shahroudy et al., 2016; Liu et al., 2020): the column, and its values that train; of
+# a take, S001P002R001A043, the setup. Up to performer 40, the list of 2020 is that of 2016.
 NTU_PROTOCOLS = {
     "cross_subject": ("recording", [f"P{number:03d}" for number in (
-        1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)]),
+        1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38, 45, 46, 47, 49, 50, 52, 53, 54, 55,
+        56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89, 91, 92, 93, 94, 95, 97, 98, 100, 103)]),
     "cross_view": ("scene", ["C002", "C003"]),
+    "cross_setup": ("take", [f"S{number:03d}" for number in range(2, 33, 2)]),
 }
 
 
@@ -27,8 +30,9 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
     that the clips' own folders give is used instead. ValueError where there are too few recordings, scenes or clips.
 
     Protocols: "stratified" (classes balanced alone; "published", of both papers, is the same), "by_performer" and
-    "by_scene" (no recording, or scene, in two subsets), NTU's "cross_subject" (listed performers train) and
-    "cross_view" (cameras 2 and 3 train), which make one fold; there a fifth of the training performers validates.
+    "by_scene" (no recording, or scene, in two subsets), NTU's "cross_subject" (listed performers train), "cross_view"
+    (cameras 2 and 3 train) and "cross_setup" (even setups train), which make one fold; there a fifth of the training
+    performers validates.
 
     Returns one row a clip and fold: clip, class, recording, scene (and take where there is one), fold (from 1), subset.
     """
@@ -41,10 +45,11 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
                          f"found {folds} folds and {len(clips)} clips")
     if protocol in NTU_PROTOCOLS and (clips["given_split"] == "").all():
         column, training = NTU_PROTOCOLS[protocol]
-        trains = clips[column].isin(training)
+        sides = clips.get(column, clips["clip"]).str.replace(r"^(S\d{3})P\d{3}R\d{3}A\d{3}$", r"\1", regex=True)
+        trains = sides.isin(training)
         if trains.nunique() < 2:
             raise ValueError(f"{protocol} trains on {', '.join(training)} and tests the others; these clips are all "
-                             f"on one side, {', '.join(sorted(clips[column].unique())[:8])}: use by_performer")
+                             f"on one side, {', '.join(sorted(sides.unique())[:8])}: use by_performer")
         clips = clips.assign(given_split=np.where(trains, "training", "testing"))
     listed = clips.filter(["clip", "class", "recording", "scene", "take"])
     if (clips["given_split"] != "").any():
@@ -92,12 +97,11 @@ def cut_parts(clips: pd.DataFrame, group_column: str | None, folds: int, seed: i
 
 
 def _complete_given(clips: pd.DataFrame, seed: int) -> np.ndarray:
-    """The subsets that folders give. Validation clips test where none do; a fifth of the training clips validates."""
+    """The subsets that folders give; where none validates, a fifth of the training clips does."""
     subset = clips["given_split"].replace("", "training").to_numpy(dtype=object)
     if "testing" not in subset:
-        subset[subset == "validation"] = "testing"
-    if "testing" not in subset:
-        raise ValueError("the folders give a split without test clips: add a folder test/, or remove train/")
+        raise ValueError("the folders give a split without test clips: add a folder test/ (or name val/ so: a fifth of "
+                         "the training clips then validates), or move all clips out of train/ and val/")
     if "validation" not in subset:
         rest = np.flatnonzero(subset == "training")
         if len(rest) < 2:

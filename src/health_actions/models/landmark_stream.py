@@ -1,7 +1,8 @@
 """The landmark stream: hands or a body in a window of frames, as points, to logits; one linear head, three over time.
 
-A frame is one row of `join_values`: what the trackers of `landmarks` find, nan where something is missing. Missing
-points stay missing: they enter no mean, and that they are missing is an input of its own.
+A frame is one row of `join_values`: what the trackers of `landmarks` find, nan where something is missing. A hand that
+is missing for a moment is taken from the nearest frame (`fill_gaps`). What is missing longer, and a missing body,
+enters no mean, and that it is missing is an input of its own.
 """
 
 from math import prod
@@ -127,7 +128,7 @@ def describe_pose(rows: torch.Tensor) -> torch.Tensor:
 DESCRIBE = {"hands": describe_hands, "pose": describe_pose}
 
 
-class TemporalHead(nn.Sequential):
+class TemporalHead(nn.Module):
     """Features (windows, features, frames) -> logits (windows, classes), by residual convolutions over time.
 
     Args:
@@ -137,28 +138,18 @@ class TemporalHead(nn.Sequential):
     """
 
     def __init__(self, features: int, num_classes: int, width: int, layers: int, dropout: float):
-        super().__init__(
-            nn.Conv1d(features, width, 1), nn.ReLU(), nn.Dropout(dropout / 2), *map(Residual, [width] * layers),
-            PoolTime(), nn.Dropout(dropout), nn.Linear(2 * width, num_classes))
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv1d(features, width, 1), nn.ReLU(), nn.Dropout(dropout / 2))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width),
+                                                  nn.ReLU()) for _ in range(layers))
+        self.last = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * width, num_classes))
 
-
-class Residual(nn.Sequential):
-    """(windows, width, frames) -> the same: a convolution over time, added to its input."""
-
-    def __init__(self, width: int):
-        super().__init__(nn.Conv1d(width, width, 3, padding=1), nn.BatchNorm1d(width), nn.ReLU())
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        return hidden + super().forward(hidden)
-
-
-class PoolTime(nn.Module):
-    """(windows, width, frames) -> mean and maximum over time (windows, 2 x width)."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        return torch.cat([hidden.mean(2), hidden.amax(2)], dim=1)
+        hidden = self.first(features)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)
+        return self.last(torch.cat([hidden.mean(2), hidden.amax(2)], dim=1))
 
 
 class LandmarkStream(nn.Module):
