@@ -132,6 +132,8 @@ def test_a_video_above_30_seconds_has_events_and_a_timeline(call, project):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["predict", "nowhere.mp4", "--study", "handwash"], "no such file or folder: nowhere.mp4"),
     (["predict", "build", "--study", "handwash"], "no videos in build: expected files with the endings .mp4"),
+    (["train", "--arch", "cnn_lstm_custom", "--save-dir", "x", "--gamma", "-1"],
+     "gamma must be greater than or equal to 0, found -1.0"),
     (["predict", "clips", "--study", "ntu"], "no model 'landmarks' of study ntu; there are: none. make repro trains"),
     (["predict", "clips", "--study", "handwash", "--model", "alexnet"], "there are: cnn_lstm_custom"),
     (["evaluate", "--study", "ntu"], "run make repro first"),
@@ -183,3 +185,76 @@ def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypat
     monkeypatch.setattr(sandbox, "COMMAND", (shutil.which("false"),))
     code, output, _ = call("predict", "clips/Step_2_Left", "--study", "handwash", "--model", "best", "--json")
     assert code == 1 and {row["error"] for row in json.loads(output)} == {"damaged: its decoder crashed"}
+
+
+# check.
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A project with two classes in study A and their clips, as far as names go."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").touch()
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["handwash"]["classes"] = CLASSES
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    for number, name in enumerate(CLASSES, start=1):
+        for recording in range(1, 5):
+            file = tmp_path / "data" / "handwash" / name.title() / f"HandWash_{recording:03d}_A_{number:02d}_G_01.mp4"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    return tmp_path
+
+
+def run_check(*arguments) -> tuple[int, list[str], str]:
+    done = CliRunner().invoke(app, ["check", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout.splitlines(), done.stderr
+
+
+def test_check_counts_the_clips_that_would_be_used_and_names_the_others(empty):
+    folder = empty / "data" / "handwash"
+    for place in ("Step_9/a.mp4", "Step_9/b.mp4", "Step_1/notes.txt", "lost.mp4", "a/b/c.mp4"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).touch()
+    code, lines, _ = run_check("--study", "handwash")
+    assert code == 0 and [line for line in lines if "left out" not in line] == [
+        "params.yaml, profile laptop: every value is allowed",
+        "data/handwash: expected data/handwash/<class>/<clip>.mp4 or "
+        "data/handwash/<train, val or test>/<class>/<clip>.mp4",
+        "  clips of classes: step_1 4, step_2_left 4, step_2_right 4", "  clips of other classes: none",
+        "  4 performers or recordings, 1 scenes or cameras", "  first fold: 6 training, 3 validation, 3 testing clips"]
+    left_out = [line for line in lines if line.startswith("  left out, ")]
+    assert any(line.startswith("  left out, unknown class folder 'Step_9'; expected ")
+               and line.endswith(": Step_9/a.mp4, Step_9/b.mp4") for line in left_out)
+    for name in ("lost.mp4", "a/b/c.mp4", "Step_1/notes.txt"):
+        assert sum(name in line for line in left_out) == 1, name
+
+
+@pytest.mark.parametrize(("spoil", "words"), [
+    (lambda folder: shutil.rmtree(folder / "Step_1"), "clips of classes: step_1 0, step_2_left 4, step_2_right 4"),
+    (shutil.rmtree, "no such folder"),
+    (lambda folder: [file.unlink() for file in folder.rglob("*_00[234]_*")], "needs at least two of them")])
+def test_check_fails_where_a_run_would_stop_or_lack_a_class(empty, spoil, words):
+    spoil(empty / "data" / "handwash")
+    code, lines, _ = run_check("--study", "handwash")
+    assert code == 1 and words in "\n".join(lines)
+
+
+def test_check_lists_every_wrong_value_and_still_looks_at_the_clips(empty):
+    text = (empty / "params.yaml").read_text()
+    wrong = text.replace("batch_size: 16", 'batch_size: "16"').replace("devices: 1", "devices: 0")
+    (empty / "params.yaml").write_text(wrong)
+    code, lines, _ = run_check()
+    assert code == 1 and lines[0] == "params.yaml, profile laptop: 2 wrong" and set(lines[1:3]) == {
+        "  machine.devices must be greater than or equal to 1, found 0",
+        '  laptop.handwash.training.batch_size must be a valid integer, found "16"'}
+    assert "  clips of classes: step_1 4, step_2_left 4, step_2_right 4" in lines
+    assert lines[-1] == "  no such folder" and any(line.startswith("data/ntu: expected ") for line in lines)
+    (empty / "params.yaml").write_text(text.replace("- step_1\n", "- 1\n"))
+    code, lines, _ = run_check("--study", "handwash")
+    assert code == 1 and "quote your class names" in lines[1]
+    assert lines[-1] == "data/handwash: not looked at, correct params.yaml first"
+    (empty / "params.yaml").write_text("a: [")
+    code, lines, errors = run_check()
+    assert code == 2 and not lines and errors.startswith("error: params.yaml is not readable: line 1, column 5: ")

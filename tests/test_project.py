@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
@@ -15,16 +17,19 @@ from health_actions.data.clips import NTU_ACTIONS
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
 from health_actions.data.transforms import AUGMENTATIONS
 from health_actions.learning.recipe import Recipe
+from health_actions.learning.scores import count_confusions, list_mix_ups
 from health_actions.params import BASE, overlay, read_stage
 from health_actions.run import match_parameters
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
+PAPER = yaml.safe_load((ROOT / "published" / "handwash.yaml").read_text())
 PROFILES = ["laptop", "published"]
 PAPERS_NETWORKS = "c3d resnet18 resnet50 resnet101 resnext101 mobilenetv2 shufflenetv2 squeezenet".split()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Change no result.
-PLUMBING = {f"src/health_actions/{name}.py" for name in ("__init__", "figures/__init__", "params", "paths", "progress")}
+PLUMBING = {f"src/health_actions/{name}.py"
+            for name in ("__init__", "figures/__init__", "params", "paths", "progress", "schema")}
 
 
 def list_stages() -> list[str]:
@@ -137,6 +142,35 @@ def test_the_classes_are_those_of_the_papers():
     assert published == {number: name for number, name in NTU_ACTIONS.items() if 41 <= number <= 49}
     assert VALUES["ntu"]["classes"] == list(published.values()) and VALUES["handwash"]["classes"] == HANDWASH_CLASSES
     assert set(VALUES["ntu"]["source_classes"]) <= set(NTU_ACTIONS.values()) - set(published.values())
+    assert PAPER["classes"] == HANDWASH_CLASSES and len(PAPER["figure_6"]) == 12
+
+
+def run_cell(notebook: str, words: str, **names) -> dict:
+    """Run the one cell of a notebook that holds these words; what its names then stand for."""
+    cells = nbformat.read(next((ROOT / "notebooks").glob(f"{notebook}_*.ipynb")), as_version=4).cells
+    [source] = [cell.source for cell in cells if cell.cell_type == "code" and words in cell.source]
+    exec(source, names)
+    return names
+
+
+@pytest.mark.parametrize(("classes", "text"), [
+    (HANDWASH_CLASSES, "; in the paper 54 of 61. The clips and the split differ, so the two counts are not compared"),
+    (HANDWASH_CLASSES[:3], ""), ([f"action_{number}" for number in range(12)], "")], ids=["paper", "fewer", "other"])
+def test_the_papers_confusions_are_shown_beside_the_papers_classes_alone(classes, text):
+    saved = []
+    common = {"pd": pd, "np": np, "yaml": yaml, "classes": classes, "at_root": ROOT.__truediv__,
+              "published": "published/handwash.yaml", "output": "x"}
+    names = run_cell("05", 'paper["figure_6"]', **common, paper=PAPER, plot_confusions=lambda table: table,
+                     save_figure=lambda table, _: saved.append(table), write_text=lambda *_: None)
+    assert names["comparison"] == text and len(saved) == bool(text)
+    assert all(table.loc["step_7_right", "step_7_left"] == 1 for table in saved)
+    predictions = pd.DataFrame({"class": classes[:2], "predicted": [classes[1]] * 2})
+    tables = run_cell("08", "theirs", **common, predictions=predictions, count_confusions=count_confusions,
+                      list_mix_ups=list_mix_ups, show_table=saved.append)
+    shown = saved[-1]
+    assert ("published" in shown) == bool(text) and shown["reproduced"].sum() == 1
+    assert tables["mix_ups"]["published"].sum() == (7 if text else 0)
+    assert shown[shown["reproduced"] > 0].iloc[0][["actual", "predicted"]].tolist() == classes[:2]
 
 
 def test_imports_go_one_way():

@@ -1,6 +1,7 @@
 """A notebook as a stage: its parameters, its log, the same bytes at every run, and what a failure leaves."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,13 +13,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from health_actions.run import ENVIRONMENT, clean, match_parameters, run_notebook
 
-PARAMS = "profile: small\npublished: {a: {tiny: {number: 5}}}\nsmall: {a: {tiny: {}}}\n"
 STAGES = """
 stages:
   tiny:
     matrix: {name: [hand, foot]}
     cmd: x
-    params: [profile, published.a.tiny]
+    params: [profile, published.ntu.landmark_training.epochs]
     outs: ['build/${item.name}.ipynb']
 """
 
@@ -30,14 +30,14 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "")
     monkeypatch.delenv("DVC_STAGE")
     (tmp_path / "dvc.yaml").write_text(STAGES)
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def write_notebook(project, *sources):
     """A notebook with a heading, parameters and further cells."""
-    parameters = new_code_cell('number = 1\nname = "x"\noptions = {}', metadata={"tags": ["parameters"]})
+    parameters = new_code_cell('number = 1\nname = "x"\noptions = {}\nepochs = 5', metadata={"tags": ["parameters"]})
     notebook = new_notebook(cells=[new_markdown_cell("# A notebook"), parameters, *map(new_code_cell, sources)])
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
                          "language_info": {"name": "python"}}
@@ -122,10 +122,10 @@ def test_a_notebook_whose_kernel_dies_is_named_as_well(project):
 
 
 def test_the_command_is_told_its_stage_by_dvc_and_takes_further_values(project):
-    write_notebook(project, "print(number, name, options)")
-    done = run(project, "--set", "name=wash", "--set", "options={a: 0.5}")
+    write_notebook(project, "print(epochs, name, options, number)")
+    done = run(project, "--set", "name=wash", "--set", "options={a: 0.5}", "--set", "number=2e-05")
     assert done.returncode == 0, done.stderr
-    assert "5 wash {'a': 0.5}" in collect_output(project / "build" / "hand.ipynb")
+    assert "60 wash {'a': 0.5} 2e-05" in collect_output(project / "build" / "hand.ipynb")
 
 
 @pytest.mark.parametrize(("arguments", "stage", "words"), [
@@ -138,8 +138,18 @@ def test_the_command_says_in_one_line_what_is_wrong(project, arguments, stage, w
     assert done.stderr.count("\n") == 1 and not (project / "ran").exists()
 
 
+def test_a_wrong_parameter_of_any_stage_is_named_before_the_notebook_starts(project):
+    write_notebook(project, "print(epochs)")
+    text = (project / "params.yaml").read_text().replace("batch_size: 32", 'batch_size: "32"')
+    (project / "params.yaml").write_text(text.replace("folds: 4,", "folds: 1,"))
+    done = run(project)
+    assert done.returncode == 1 and not (project / "logs").exists()
+    assert done.stderr == ("error: params.yaml: laptop.handwash.annotations.folds must be greater than or equal to 3, "
+                           "found 1\n")  # another batch_size is in use
+
+
 def test_a_notebook_that_is_being_run_is_waited_for(project):
-    write_notebook(project, "print(number + 1)")
+    write_notebook(project, "print(epochs + 1)")
     (project / "logs").mkdir()
     with filelock.FileLock(project / "logs" / "tiny@hand.lock"):
         process = subprocess.Popen([sys.executable, "-m", "health_actions.run", "tiny.ipynb", "--stage", "tiny@hand"],
@@ -147,4 +157,4 @@ def test_a_notebook_that_is_being_run_is_waited_for(project):
         assert "tiny.ipynb is being run by another process" in process.stderr.readline()
         assert not (project / "build" / "hand.ipynb").exists()
     process.communicate()
-    assert process.returncode == 0 and "6" in collect_output(project / "build" / "hand.ipynb")
+    assert process.returncode == 0 and "61" in collect_output(project / "build" / "hand.ipynb")

@@ -3,6 +3,9 @@
 import functools
 import json
 import math
+import pickle
+import re
+from dataclasses import FrozenInstanceError, asdict, replace
 from types import SimpleNamespace
 
 import joblib
@@ -113,19 +116,36 @@ def test_the_card_says_what_the_weights_are_and_how_to_feed_them(trained, splits
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
-    ({"colour": "brg"}, "colour must be rgb or bgr, found 'brg'"),
-    ({"augmentation": "translate"}, "unknown augmentation 'translate'; known: none, translation, contrast, mirror"),
-    ({"augmentation_probability": 1.1}, "augmentation_probability must be a number in 0-1, found 1.1"),
-    ({"learning_rate": "1e-4"}, "learning_rate must be a number of 0 or more, found '1e-4'"),
-    ({"weight_decay": math.nan}, "weight_decay must be a number of 0 or more, found nan"),
-    ({"batch_size": 4.0}, "batch_size must be a whole number of 1 or more, found 4.0"),
-    ({"stride": None}, "stride must be a whole number of 1 or more, found None"),
-    ({"betas": 0.9}, "betas must be a list of 2 numbers, found 0.9"),
-    ({"mean": [0.5]}, r"mean must be a list of 3 numbers, found \[0.5\]"),
+    ({"colour": "brg"}, "colour must be 'rgb' or 'bgr', found \"brg\""),
+    ({"augmentation": "blur"}, "augmentation must be 'none', 'translation', 'contrast', 'mirror' or 'camera', found"),
+    ({"augmentation_probability": 1.1}, "augmentation_probability must be less than or equal to 1, found 1.1"),
+    ({"learning_rate": "1e-4"}, 'learning_rate must be a valid number, found "1e-4"'),
+    ({"learning_rate": True}, "learning_rate must be a valid number, found true"),
+    ({"weight_decay": math.nan}, "weight_decay must be a finite number, found NaN"),
+    ({"batch_size": 4.0}, "batch_size must be a valid integer, found 4.0"),
+    ({"epochs": 0}, "epochs must be greater than or equal to 1, found 0"),
+    ({"stride": None}, "stride must be a valid integer, found null"),
+    ({"options": None}, "options must be a valid dictionary, found null"),
+    ({"betas": 0.9}, "betas must be a valid list, found 0.9"), ({"betas": [0.9, 1]}, "betas[1] must be less than 1"),
+    ({"mean": [0.5]}, "mean must have at least 3 items after validation, not 1, found [0.5]"),
+    ({"epohs": 1}, "epohs is unknown"), ({"size": 8, "window": 4}, "size must be greater than or equal to 32, found 8; "
+     "window must be greater than or equal to 8, found 4"),
     ({"architecture": "three_stream", "normalise": False}, "normalise must be true for three_stream")], ids=str)
 def test_a_wrong_value_of_a_recipe_is_named_with_what_is_expected(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
         make_recipe(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_unchanged_by_its_check_and_cannot_be_changed():
+    recipe = make_recipe(weights="imagenet", milestones=[3], mean=[0, 0.5, 1])
+    assert recipe.betas == [0.9, 0.999] and recipe.mean == [0.0, 0.5, 1.0] and recipe.milestones == [3]
+    assert pickle.loads(pickle.dumps(recipe)) == recipe == read_recipe({"training": asdict(recipe) | {"fold": 1}})
+    assert replace(recipe, epochs=3).epochs == 3 and recipe.epochs == 2
+    with pytest.raises(FrozenInstanceError):
+        recipe.epochs = 3
+    with pytest.raises(ValueError, match="epochs must be"):
+        replace(recipe, epochs=0)
 
 
 # Optimizers and schedules.

@@ -208,3 +208,55 @@ def stop(error: Exception) -> typer.Exit:
     """Print an error in one line; the exit code is 2."""
     print(f"error: {error}", file=sys.stderr)
     return typer.Exit(2)
+
+
+@app.command()
+def check(
+    study: Annotated[Literal["handwash", "ntu"] | None, typer.Option(help="Look at the clips of one study.")] = None,
+) -> None:
+    """Check params.yaml and the clips in data/, without decoding. Exit code 1 when a run would stop or lack a class."""
+    from health_actions.params import inspect_params
+
+    try:
+        root = find_root()
+        params, faults = inspect_params(root)
+    except (ValueError, OSError) as error:
+        raise stop(error) from None
+    print(f"params.yaml, profile {params['profile']}: {f'{len(faults)} wrong' if faults else 'every value is allowed'}",
+          *faults, sep="\n  ")
+    right = not faults
+    for name in [study] if study else ["handwash", "ntu"]:
+        try:
+            right &= check_clips(root / "data" / name, params[name])
+        except (LookupError, TypeError, AttributeError):
+            if not faults:
+                raise
+            print(f"data/{name}: not looked at, correct params.yaml first")
+    raise typer.Exit(int(not right))
+
+
+def check_clips(folder: Path, settings: dict) -> bool:
+    """Print which clips of a study's data folder would be used; whether each class has some and they can be split."""
+    from health_actions.data.clips import find_clips
+    from health_actions.data.splits import SUBSETS, make_splits
+
+    place, classes = f"data/{folder.name}", settings["classes"]
+    print(f"{place}: expected {place}/<class>/<clip>.mp4 or {place}/<train, val or test>/<class>/<clip>.mp4"
+          + (f" or {place}/S001C001P001R001A043_rgb.avi" if folder.name == "ntu" else ""))
+    others = [*settings.get("source_classes", []), *settings.get("everyday_classes", [])]
+    values = {name: settings["annotations"][name] for name in ("protocol", "folds", "test_on", "seed")}
+    try:
+        found = find_clips(folder, classes + others, naming=folder.name)
+        for reason, paths in found[found["reason"] != ""].groupby("reason")["path"]:
+            print(f"  left out, {reason}: {', '.join(paths[:3])}" + f" and {len(paths) - 3} more" * (len(paths) > 3))
+        counts = found.loc[found["reason"] == "", "class"].value_counts().to_dict()
+        for title, known in (("classes", classes), ("other classes", others)):
+            print(f"  clips of {title}: {', '.join(f'{name} {counts.get(name, 0)}' for name in known) or 'none'}")
+        own = found[(found["reason"] == "") & found["class"].isin(classes)]
+        print(f"  {own['recording'].nunique()} performers or recordings, {own['scene'].nunique()} scenes or cameras")
+        subsets = make_splits(own, **values).query("fold == 1")["subset"].value_counts()
+        print(f"  first fold: {', '.join(f'{subsets.get(name, 0)} {name}' for name in SUBSETS)} clips")
+    except ValueError as error:  # no clips (NoClips), or none that can be split
+        print(f"  {error}")
+        return False
+    return {*classes} <= {*counts}

@@ -4,20 +4,30 @@ import re
 from pathlib import Path
 
 from health_actions.paths import read_yaml
-
-BASE = "published"  # the papers' values; another profile lists what differs
+from health_actions.schema import BASE, find_faults
 
 
 def read_params(root: Path) -> dict:
     """All parameters of the profile in use: profile, machine, and for each study its classes, models and sections.
 
     Raises:
-        FileNotFoundError, ValueError: when params.yaml is missing, unreadable or has no such profile.
+        FileNotFoundError, ValueError: when params.yaml is missing or unreadable, has no such profile, or values that
+            `schema` does not allow, all of which are named.
     """
+    merged, faults = inspect_params(root)
+    if faults:
+        raise ValueError(f"params.yaml: {'; '.join(faults)}")
+    return merged
+
+
+def inspect_params(root: Path) -> tuple[dict, list[str]]:
+    """The same, whatever its values are, and what is wrong with them."""
     values = read_yaml(Path(root) / "params.yaml")
-    profile = pick(values, "profile")
-    common = {name: value for name, value in values.items() if name not in (BASE, profile)}
-    return overlay(overlay(common, pick(values, BASE)), pick(values, profile))
+    profile = str(pick(values, "profile"))
+    merged = {name: value for name, value in values.items() if name not in (BASE, profile)}
+    for part in (pick(values, BASE), pick(values, profile)):
+        merged = overlay(merged, part if isinstance(part, dict) else None)
+    return merged, find_faults(values, merged)
 
 
 def read_stage(root: Path, stage: str) -> tuple[dict, str]:

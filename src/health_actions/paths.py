@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from safetensors import SafetensorError
 
 FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up",
@@ -59,21 +60,25 @@ def list_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Pat
 
 
 def read_yaml(file: Path):
-    """The content of a YAML file; plain values only, no code is run.
+    """The content of a YAML file (see `parse_yaml`); FileNotFoundError when there is none."""
+    return parse_yaml(Path(file).read_bytes(), Path(file).name)
+
+
+def parse_yaml(text: str | bytes, name: str):
+    """Read YAML 1.2 as DVC does (2e-05 is a number, `yes` is text); plain values only, no code is run.
 
     Raises:
-        FileNotFoundError: when there is none.
-        ValueError: when it is no YAML, or asks for more than plain values; names the file, the line and what is there.
+        ValueError: when it is no YAML, or asks for more than plain values; has the name, the line and what is there.
     """
     try:
-        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         what = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # "2026-13-01" is no date
+    except (YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # "2026-13-01" is no date
         where, what = "", " ".join(str(error).split())
-    raise ValueError(f"{Path(file).name} is not readable: {where}{what}")
+    raise ValueError(f"{name} is not readable: {where}{what}")
 
 
 @contextmanager

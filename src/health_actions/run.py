@@ -17,13 +17,12 @@ import filelock
 import nbformat
 import papermill
 import typer
-import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from health_actions.params import read_stage
-from health_actions.paths import atomic_write, find_root
+from health_actions.params import read_params, read_stage
+from health_actions.paths import atomic_write, find_root, parse_yaml
 from health_actions.progress import LOG_VARIABLE
 
 # The same bytes at every run on one machine: figures without a date, sums on a GPU in one order.
@@ -148,11 +147,12 @@ def main(
     """Run one notebook as a stage of dvc.yaml."""
     try:
         root = find_root()
+        read_params(root)  # refuses wrong values of all stages before the first one runs
         sections, output = read_stage(root, stage)
         pairs = dict(pair.partition("=")[::2] for pair in set_ or [])
-        given = {name: yaml.safe_load(value) for name, value in pairs.items()}
+        given = {name: parse_yaml(value, f"--set {name}") for name, value in pairs.items()}
         run_notebook(notebook, root / output, match_parameters(notebook, sections | given), stage=stage)
-    except (ValueError, OSError, RuntimeError, yaml.YAMLError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(1) from None
 

@@ -1,87 +1,109 @@
-"""A recipe: everything that a training depends on besides its clips."""
+"""A recipe: everything that a training depends on besides its clips. Imported without torch, to check params.yaml."""
 
-from dataclasses import dataclass, field
+import json
+import re
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar
 
-from health_actions.data.transforms import build_augmentation
-from health_actions.models import get_normalisation
+from pydantic import ConfigDict, Field, Strict, StrictBool, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
-CHOICES = {"crop": ("squash", "corner"), "colour": ("rgb", "bgr"), "test_window": ("centre", "random"),
-           "choose_on": ("validation", "testing"), "optimizer": ("adam", "adamw", "sgd"),
-           "schedule": ("exponential", "steps", "one_cycle")}
-
-
-def _is_number(value, least: float = float("-inf"), most: float = float("inf")) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_list(value, count: int) -> bool:
-    return isinstance(value, list | tuple) and len(value) == count and all(map(_is_number, value))
-
-
-CHECKS = {  # parameter -> what its value must fulfil, and this in words
-    **{name: (known.__contains__, " or ".join(known)) for name, known in CHOICES.items()},
-    **dict.fromkeys(("size", "window", "stride", "epochs", "batch_size", "augmented_copies"),
-                    (lambda value: type(value) is int and value >= 1, "a whole number of 1 or more")),
-    **dict.fromkeys(("learning_rate", "weight_decay", "gamma"),
-                    (lambda value: _is_number(value, 0), "a number of 0 or more")),
-    **dict.fromkeys(("augmentation_probability", "flip", "momentum", "dampening", "label_smoothing"),
-                    (lambda value: _is_number(value, 0, 1), "a number in 0-1")),
-    **dict.fromkeys(("mean", "std"), (lambda value: value is None or _is_list(value, 3), "a list of 3 numbers")),
-    "betas": (lambda value: _is_list(value, 2), "a list of 2 numbers")}
+Item = TypeVar("Item")
+Some = Annotated[list[Item], Field(min_length=1)]
+Three = Annotated[list[Item], Field(min_length=3, max_length=3)]
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Window = Annotated[int, Strict(), Field(ge=8)]  # frames, and pixels, that every model can take
+Size = Annotated[int, Strict(), Field(ge=32)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]  # of numpy
+Number = Annotated[float, Strict(), Field(ge=0)]
+Rate = Annotated[float, Strict(), Field(gt=0)]
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
+Augmentation = Literal["none", "translation", "contrast", "mirror", "camera"]
+CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a training depends on besides its clips; a ValueError names what has a wrong value."""
+@dataclass(frozen=True, kw_only=True, config=CHECKED)
+class RecipeFields:
+    """The values of a `Recipe`; a pydantic ValidationError has all that are wrong."""
 
     architecture: str  # as `build_model` takes it
-    size: int  # height and width of the model's input, pixels
-    window: int  # the model sees so many frames of the store, `stride` apart
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    betas: list[float]  # of adam and adamw
-    weight_decay: float
-    gamma: float  # factor of the learning rate, see schedule
+    size: Size  # height and width of the model's input, pixels
+    window: Window  # the model sees so many frames of the store, `stride` apart
+    epochs: Count
+    batch_size: Count
+    learning_rate: Rate
+    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)]  # of adam and adamw
+    weight_decay: Number
+    gamma: Number  # factor of the learning rate, see schedule
     weights: str | None = None  # None: random; "imagenet"; or the path of a model folder or a checkpoint, from the root
-    options: dict = field(default_factory=dict)  # further arguments of `build_model`
-    stride: int = 1
-    crop: str = "squash"  # study A's, or "corner", study B's; see `build_spatial`
-    flip: float = 0.5  # share of corner crops that are mirrored
-    middle_square: bool = False  # corner crops of the square in the middle alone
-    augmentation: str = "none"  # of training clips, see `build_augmentation`
-    augmentation_probability: float = 0.5  # share of training clips that are augmented
-    augmented_copies: int = 2  # augmented versions of a clip that a frozen backbone sees; an epoch draws one of them
-    seed: int | None = 0  # of everything random; None draws a new one for each run, as study A's code did
-    precision: str = "auto"  # see `choose_precision`, or as Fabric takes it ("32-true", "bf16-mixed")
-    colour: str = "rgb"  # order of the channels; "bgr" as in the papers' code
-    mean: list[float] | None = None  # per channel, of frames in 0-1; None: the architecture's (`get_normalisation`)
-    std: list[float] | None = None
-    normalise: bool = True  # False leaves frames in 0-1 where mean is None, as study A's code did
-    test_window: str = "centre"  # "random" in validation and test, too, as in study A's code
-    window_seed: int = 0  # of these random windows
-    choose_on: str = "validation"  # clips that choose the epoch; "testing" makes the test score too high
-    optimizer: str = "adam"  # or "adamw", "sgd"
-    momentum: float = 0.9  # of sgd, and dampening
-    dampening: float = 0.0
-    schedule: str = "exponential"  # of the learning rate; "steps" at milestones, "one_cycle"; see `build_schedule`
-    milestones: list[int] = field(default_factory=list)
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of `build_model`
+    stride: Count = 1
+    crop: Literal["squash", "corner"] = "squash"  # study A's, or study B's; see `build_spatial`
+    flip: Share = 0.5  # share of corner crops that are mirrored
+    middle_square: StrictBool = False  # corner crops of the square in the middle alone
+    augmentation: Augmentation = "none"  # of training clips, see `build_augmentation`
+    augmentation_probability: Share = 0.5  # share of training clips that are augmented
+    augmented_copies: Count = 2  # augmented versions of a clip that a frozen backbone sees; an epoch draws one of them
+    seed: Seed | None = 0  # of everything random; None draws a new one for each run, as study A's code did
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"  # as Fabric's, or see `choose_precision`
+    colour: Literal["rgb", "bgr"] = "rgb"  # order of the channels; "bgr" as in the papers' code
+    mean: Three[Number] | None = None  # per channel, of frames in 0-1; None: the architecture's (`get_normalisation`)
+    std: Three[Rate] | None = None
+    normalise: StrictBool = True  # False leaves frames in 0-1 where mean is None, as study A's code did
+    test_window: Literal["centre", "random"] = "centre"  # "random" in validation and test, too, as in study A's code
+    window_seed: Seed = 0  # of these random windows
+    choose_on: Literal["validation", "testing"] = "validation"  # chooses the epoch; "testing" makes its score too high
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: Share = 0.9  # of sgd, and dampening
+    dampening: Share = 0.0
+    schedule: Literal["exponential", "steps", "one_cycle"] = "exponential"  # of the learning rate; steps: at milestones
+    milestones: list[Count] = field(default_factory=list)
+    label_smoothing: Share = 0.0  # share of the target that is spread over all classes
 
-    def __post_init__(self):
-        for name, (is_correct, expected) in CHECKS.items():
-            if not is_correct(getattr(self, name)):
-                raise ValueError(f"{name} must be {expected}, found {getattr(self, name)!r}")
+    @model_validator(mode="after")
+    def _check_streams(self):
         if self.architecture == "three_stream" and not self.normalise:
             raise ValueError("normalise must be true for three_stream, which normalises its streams itself")
-        build_augmentation(self.augmentation)
+        return self
+
+
+class Recipe(RecipeFields):
+    """Everything that a training depends on besides its clips; a ValueError names all that have a wrong value."""
+
+    def __init__(self, **values):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError("; ".join(explain(fault, name_place(fault["loc"])) for fault in error.errors())) from None
 
     @property
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel of frames in 0-1."""
+        from health_actions.models import get_normalisation  # with torch
+
         if self.mean is not None:
             return self.mean, self.std or [1.0] * 3
         return get_normalisation(self.architecture) if self.normalise else ([0.0] * 3, [1.0] * 3)
+
+
+def name_place(place: tuple[str | int, ...]) -> str:
+    """A place in nested values as dvc writes it: "training.betas[1]"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def explain(fault: dict, name: str) -> str:
+    """One of pydantic's errors as a sentence: what is wrong, what is allowed, what was found (as YAML writes it)."""
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name} is unknown"
+    if fault["type"] == "value_error":  # of one of our own checks
+        return f"{name}: {fault['ctx']['error']}".removeprefix(": ")
+    allowed = re.sub(" or (an )?instance of .*", "", fault["msg"])
+    allowed = re.sub("^(Input|List|Dictionary) should", "must", allowed)
+    return f"{name} {allowed}, found {json.dumps(fault['input'], default=str, skipkeys=True)}"
 
 
 def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
