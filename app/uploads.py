@@ -13,7 +13,8 @@ from health_actions.data.video import UnreadableVideo
 MAX_FILES = 24  # at most, in one answer
 MAX_BYTES = 500_000_000  # bytes of a file
 # First bytes of MP4, MOV, WebM, MKV, AVI and MPEG files. Text is refused: FFmpeg may take it for a list of files.
-KINDS = re.compile(rb".{4}(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\0?\x01|G.{187}G", re.DOTALL)
+KINDS = re.compile(rb".{4}(ftyp|moov|mdat|wide|free|skip|G.{191}G)|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\0?\x01|G.{187}G",
+                   re.DOTALL)
 KIND_NAMES = "MP4, MOV, WebM, MKV, AVI or MPEG"
 
 

@@ -25,10 +25,11 @@ from random_models import make_project, save_random_model
 
 from app import page as app
 from app.answers import check_wash, watch_patient
-from app.charts import build_timeline, find_events, plot_timeline
+from app.charts import plot_timeline
 from app.uploads import Upload, check_upload, read_upload
 from health_actions.analysis.recognition import UNSEEN, Answer
 from health_actions.analysis.studies import load_recogniser
+from health_actions.analysis.timeline import build_timeline, find_events
 from health_actions.data.video import TooLong
 from health_actions.figures.pictures import BODY_BONES, COLOURS, HAND_BONES, draw_landmarks
 from health_actions.models.landmarks import HandTracker, PoseTracker
@@ -159,16 +160,16 @@ def test_a_long_wash_has_a_timeline_and_seconds(wash, tmp_path):
     rows = [["film.mp4", "Actions: 2, see below.", ""], ["dark film.mp4", "No hand is seen in it.", ""]]
     assert read_table(pages[-1], ".files")[1:] == rows
     events = read_table(pages[-1], ".long")[1:]  # two windows of step_3 are too few
-    assert events == [["step 1", "0:00", "0:04", "0.80"], ["step 2 left", "0:06", "0:08", "0.70"]]
+    assert events == [["step 1", "0:00", "0:03", "0.80"], ["step 2 left", "0:06", "0:08", "0.70"]]
     assert [entry.get_text() for entry in pages[-1].select("li.done")] == [
-        "✓ step 1: done, 4\xa0s", "✓ step 2 left: done, 3\xa0s"]
+        "✓ step 1: done, 3\xa0s", "✓ step 2 left: done, 2\xa0s"]
     assert len(pages[-1].select("img.chart")) == 1 and len(pages[-1].select("section .notice")) == 1
 
 
 def test_seconds_of_clips_and_long_washes_are_added_up(wash, tmp_path):
     wash.script = WASHES | {"any": [("step_1", 0.9)]}
     [entry] = ask(wash, tmp_path, "clip", "film", "other clip")[-1].select("li.done")[:1]
-    assert entry.get_text() == "✓ step 1: done, 9\xa0s"  # 2.5 + 4 + 2.5
+    assert entry.get_text() == "✓ step 1: done, 8\xa0s"  # 2.5 + 3.25 + 2.5
 
 
 def test_a_fall_is_an_alert_while_it_is_watched_and_everyday_is_none(monitor, tmp_path):
@@ -177,8 +178,8 @@ def test_a_fall_is_an_alert_while_it_is_watched_and_everyday_is_none(monitor, tm
     for page in pages:
         [alarm] = page.select(".alarm")
         assert alarm.get_text() == "Alert: falling down from 0:02 to 0:04 (confidence 0.90)"
-    assert read_table(pages[-1])[1:] == [["everyday", "0:00", "0:04", "0.60"], ["falling down", "0:02", "0:04", "0.85"],
-                                         ["everyday", "0:03", "0:08", "0.70"]]
+    assert read_table(pages[-1])[1:] == [["everyday", "0:00", "0:03", "0.60"], ["falling down", "0:03", "0:04", "0.85"],
+                                         ["everyday", "0:04", "0:08", "0.70"]]
     assert [row.td.get_text() for row in pages[-1].select("tr.alert")] == ["falling down"]
     [moment] = pages[-1].select(".moments li")
     assert moment.get_text() == "falling down at 0:04"  # the middle of the second window

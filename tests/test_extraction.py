@@ -1,7 +1,9 @@
 """From videos to the store of frames."""
 
+import json
 import os
 import shutil
+import zipfile
 
 import decoders
 import numpy as np
@@ -15,6 +17,7 @@ from health_actions.data.clips import NoClips, find_clips
 from health_actions.data.extraction import extract_frames, sample_indices
 from health_actions.data.frames import open_clip, read_index, read_settings
 from health_actions.data.sandbox import Sandbox
+from health_actions.data.video import sample_frames
 
 CLIP = "Step_1/HandWash_001_A_01_G_01"
 
@@ -54,6 +57,25 @@ def test_frames_are_kept_with_what_is_known_of_them(folder, tmp_path, length, st
     assert row["duration"] == pytest.approx(1.333) and (row["length"], row["stride"]) == (len(kept), kept.step)
     expected = {"height": 16, "quality": 90, "length": length, "stride": stride}
     assert read_settings(tmp_path / "frames") == expected and clip.settings == expected | {"content": row["content"]}
+
+
+@pytest.mark.parametrize("fps", [10, 25, 60])
+@pytest.mark.parametrize("length", [10, None])
+def test_clips_of_other_rates_are_stored_as_recognition_reads_them(folder, tmp_path, fps, length):
+    path = write_video(folder / f"{CLIP}.mp4", draw_numbers(), fps=fps, crf=8)
+    read = tell_numbers(np.stack(list(sample_frames(path, height=16, every=1 / 30, longest=30))))
+    assert read == [int(number * fps / 30 + 0.01) for number in range(int(39 / fps * 30 + 0.01) + 1)]
+    row = extract(folder, tmp_path / "frames", length=length).set_index("clip").loc[CLIP]
+    kept = sample_indices(len(read), length=length, stride=4) if length else range(len(read))
+    clip = open_clip(tmp_path / "frames", CLIP)
+    assert tell_numbers(clip[:]) == [read[number] for number in kept]
+    assert row[["frames", "fps"]].tolist() == [40, fps] and row["duration"] == pytest.approx(40 / fps, abs=0.001)
+    # What an earlier version stored, which took every frame of the file, is made again.
+    content = clip.file.read_bytes()
+    with zipfile.ZipFile(clip.file, "a") as archive:
+        archive.comment = json.dumps({name: clip.settings[name] for name in clip.settings if name != "rate"}).encode()
+    extract(folder, tmp_path / "frames", length=length)
+    assert clip.file.read_bytes() == content
 
 
 # ---- Clips that cannot be used

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from conftest import CLASSES, draw_numbers, draw_square, write_video
@@ -55,7 +57,8 @@ def test_the_frames_of_a_window_are_those_of_the_cards_sampling(models):
 
 def test_a_clip_that_is_too_short_or_too_long_is_refused(models, tmp_path):
     short = write_video(tmp_path / "short.mp4", draw_square(frames=6))
-    for study, words in (("handwash", "too short: 6 frames, at least 10"), ("ntu", "too short: 6 frames, at least 8")):
+    for study, words in (("handwash", "too short: 6 frames at 30 per second, at least 10"),
+                         ("ntu", "too short: 6 frames at 30 per second, at least 8")):
         with pytest.raises(UnreadableVideo, match=words):
             Recogniser(models / study / "fold_1").recognise(short)
     long = write_video(tmp_path / "long.mp4", draw_square(frames=64), fps=2)
@@ -74,6 +77,26 @@ def test_a_timeline_has_a_window_every_half_second_whatever_the_batch(models, tm
     alone = list(recogniser.watch(video, every=0.5, batch=1))
     np.testing.assert_allclose([answer.probabilities for answer in answers],
                                [answer.probabilities for answer in alone], atol=1e-5)
+
+
+def test_a_clock_that_jumps_gives_the_windows_of_the_whole_video(models, tmp_path):
+    paths = [tmp_path / "whole.mkv", tmp_path / "jump.mkv"]
+    for path, leap in zip(paths, (0, 3600), strict=True):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for number, picture in enumerate(draw_square(frames=90)):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = number + 30 * leap * (number >= 45), Fraction(1, 30)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    recogniser = Recogniser(models / "ntu" / "fold_1")
+    whole, jump = (list(recogniser.watch(path)) for path in paths)
+    assert [(answer.start, answer.end) for answer in jump] == [(answer.start, answer.end) for answer in whole]
+    for one, other in zip(whole, jump, strict=True):
+        np.testing.assert_allclose(one.frames.astype(int), other.frames, atol=9)  # encoded apart; the square moves
+    first, second = (recogniser.recognise(path).frames.astype(int) for path in paths)
+    np.testing.assert_allclose(first, second, atol=9)
 
 
 def test_a_video_shorter_than_a_window_is_looped(models, tmp_path):

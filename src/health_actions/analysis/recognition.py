@@ -12,13 +12,12 @@ import torch
 from health_actions.data.extraction import sample_indices
 from health_actions.data.frames import open_clip
 from health_actions.data.transforms import build_input_transform, build_spatial, place_frames
-from health_actions.data.video import UnreadableVideo, sample_frames
+from health_actions.data.video import RATE, UnreadableVideo, sample_frames
 from health_actions.learning.landmarks import EVERY, WINDOW, predict_windows, sample_landmarks
 from health_actions.learning.precision import autocast
 from health_actions.models.landmark_stream import join_values
 from health_actions.models.weights import load_model
 
-RATE = 30  # frames per second of the clips of both studies; other videos are sampled at this rate
 NONE = "none of these"
 UNSEEN = {"hands": "no hand seen", "pose": "nobody seen"}  # where landmarks are missing in most frames
 LEAST_SEEN = 0.25  # share of a window's frames in which somebody or a hand must be found
@@ -72,7 +71,8 @@ class Recogniser:
             UnreadableVideo: when the clip is too short.
         """
         if length < (self.length or self.window):
-            raise UnreadableVideo(f"too short: {length} frames, at least {self.length or self.window} are needed")
+            raise UnreadableVideo(f"too short: {length} frames at {RATE} per second, "
+                                  f"at least {self.length or self.window} are needed")
         stored = np.arange(length)
         if self.length:
             stored = sample_indices(length, length=self.length, stride=self.store_stride)

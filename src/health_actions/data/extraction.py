@@ -1,4 +1,4 @@
-"""From videos to the store of frames: each clip is decoded once, sampled (study A) or whole (study B)."""
+"""From videos to the store of frames: each clip is decoded once, at 30 frames a second; study A keeps some of them."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ import pandas as pd
 from health_actions.data.clips import NoClips
 from health_actions.data.frames import COUNT, PICTURE, Clip
 from health_actions.data.sandbox import Sandbox
-from health_actions.data.video import UnreadableVideo
+from health_actions.data.video import RATE, UnreadableVideo
 from health_actions.paths import atomic_write
 from health_actions.progress import track
 
@@ -26,7 +26,7 @@ LOCAL = threading.local()  # the sandbox of each thread that decodes
 def sample_indices(frames: int, *, length: int, stride: int) -> np.ndarray:
     """Numbers of the `length` frames to take of a clip, `stride` or fewer apart; UnreadableVideo when it is shorter."""
     if frames < length:
-        raise UnreadableVideo(f"too short: {frames} frames, at least {length} are needed")
+        raise UnreadableVideo(f"too short: {frames} frames at {RATE} per second, at least {length} are needed")
     if length > 1:
         stride = min(stride, (frames - 1) // (length - 1))
     return np.arange(length) * stride
@@ -42,13 +42,13 @@ def extract_frames(folder: Path, output: Path, clips: pd.DataFrame, *, height: i
 
     Args:
         height, quality: of the JPEG pictures: pixels (the width follows), and 1-95.
-        length, stride: see `sample_indices`; length None keeps every frame, as study B needs.
+        length, stride: see `sample_indices`; length None keeps every frame at 30 per second, as study B needs.
         backend: "threading"; "dask", whose workers need this package and the same folders; or another one of joblib.
         address: of a Dask scheduler, "tcp://host:8786", which has its own workers; empty starts a cluster here.
         workers: clips that are decoded at a time; -1 is one for each core.
 
     Returns the index, a row a file: the columns of `find_clips`; `VideoFacts` and duration; content (SHA-256 of the
-    file); length (frames kept), stride (in frames of the video); status ("ok" or "left out") and reason.
+    file); length (frames kept), stride (in frames at 30 per second); status ("ok" or "left out") and reason.
     NoClips when no clip can be used; ValueError when there is no such backend, or no Dask scheduler answers.
     """
     folder, output = Path(folder), Path(output)
@@ -127,7 +127,8 @@ def _extract(source: Path, target: Path, row: dict, settings: dict) -> dict:
     try:
         video = LOCAL.sandbox.probe(source)
         row |= vars(video) | {"fps": round(video.fps, 3), "duration": round(video.duration, 3)}
-        row |= _write_clip(source, target, video.frames, {**settings, "content": row["content"]})
+        resampled = {"rate": RATE} if video.samples != video.frames else {}  # as no version before this one did it
+        row |= _write_clip(source, target, video.samples, settings | {"content": row["content"]} | resampled)
     except UnreadableVideo as error:
         row["reason"] = str(error)
     if before != _stamp(source):

@@ -97,9 +97,8 @@ class Sandbox(contextlib.AbstractContextManager):
 
 
 def sample_in_sandbox(path: Path, *, height: int, every: float, longest: float) -> Iterator[np.ndarray]:
-    """Probe and then sample one video in a subprocess that ends with it, see `Sandbox`."""
+    """Sample one video in a subprocess that ends with it, see `Sandbox`."""
     with Sandbox() as sandbox:
-        sandbox.probe(path)
         yield from sandbox.sample(path, height=height, every=every, longest=longest)
 
 

@@ -1,5 +1,6 @@
 """Video files in, frames out, with PyAV; `sandbox` calls these functions in a limited subprocess."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ LARGEST = 8_400_000  # pixels of a frame: a phone's 4K
 SLIMMEST = 16  # longer side of a frame divided by the shorter one: a line would become huge at a given height
 COMPLETE = 0.95  # share of a file's frames that must be there, and share of the frames in use that must be whole
 CLOSE = 0.002  # seconds by which two times may differ and count as equal
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
+RATE = 30  # frames per second of the clips of both studies; videos of other rates are sampled at this one
+LONGEST_STILL = 30.0  # seconds from one frame to the next; after more than that, a file's clock has jumped
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
 # FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
 ONLY_VIDEOS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,h264,hevc", "protocol_whitelist": "file"}
+UPRIGHT = np.array([1, 0, 0, 0, 1], np.int32)  # the start of a display matrix that changes nothing
 LIMITS = {"max_pixels": str(LARGEST)}  # FFmpeg refuses larger pictures before it takes memory for them
 # What PyAV and NumPy raise for damaged bytes; UnicodeDecodeError, from texts in the file, is a ValueError.
 FAILURES = (av.FFmpegError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError, MemoryError)
@@ -33,10 +37,10 @@ class TooLong(UnreadableVideo):
 
 @dataclass
 class VideoFacts:
-    """What a video's container states."""
+    """What is known of a video before it is decoded."""
 
-    frames: int
-    fps: float  # frames per second; 0 where the file does not state it
+    frames: int  # that a player shows
+    fps: float  # frames per second, the mean over the video
     width: int  # pixels, before rotation
     height: int
     synthetic: bool  # rendered by `synthetic_clips`
@@ -44,41 +48,55 @@ class VideoFacts:
     @property
     def duration(self) -> float:
         """Seconds."""
-        return self.frames / self.fps if self.fps else 0.0
+        return self.frames / self.fps
+
+    @property
+    def samples(self) -> int:
+        """Number of frames when it is sampled at `RATE`, as `stream_frames` does."""
+        return int(((self.frames - 1) / self.fps + CLOSE / 2) * RATE) + 1
 
 
 def probe(path: Path) -> VideoFacts:
     """Count a video's frames without decoding them; UnreadableVideo when it is cut off, no video, too large or slim."""
     with _open(path) as video:
-        for packet in video.container.demux(video.stream):
-            video.packets += packet.size > 0
-        if video.packets == 0:
+        stamps, part, before = [], 0, -math.inf
+        for packet, is_shown in video.read():
+            if packet.dts is not None:
+                part += packet.dts < before  # recordings that were joined: times start again
+                before = packet.dts
+            if is_shown:
+                stamps.append((part, video.find_stamp(packet)))
+        if not stamps:
             raise UnreadableVideo("no frames in the file")
-        if video.packets < COMPLETE * video.stream.frames:
-            raise UnreadableVideo(f"cut off: {video.packets} of {video.stream.frames} frames are in the file")
+        for _, stamp in sorted(stamps, key=lambda pair: (pair[0], pair[1] or 0)):  # in the order of display
+            video.tell_time(stamp)
+        steps, fps = len(stamps) - 1, video.rate
+        if abs(steps / fps - video.seconds) > CLOSE / 2:  # times may be rounded; this is another rate
+            fps = steps / video.seconds
         synthetic = video.container.metadata.get("comment") == SYNTHETIC_MARK
-        return VideoFacts(video.packets, video.rate, video.stream.width, video.stream.height, synthetic)
+        return VideoFacts(len(stamps), fps, video.stream.width, video.stream.height, synthetic)
 
 
 def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
-    """Decode a video frame by frame to uint8 (height, width, 3), RGB, upright, all of one shape. Memory stays flat.
+    """Decode a video, sampled at `RATE`, to uint8 (height, width, 3), RGB, as a player shows it, all of one shape.
 
-    The width follows from the height. `indices` are numbers of frames, from 0, ascending; None yields every frame.
-    UnreadableVideo as `probe`, and when more than one frame in twenty is missing or incomplete, or the shape changes.
+    The width follows from the height. Memory stays flat. `indices` are numbers of frames at `RATE`, from 0, ascending;
+    None yields every frame. UnreadableVideo as `probe`, and when more than one frame in twenty is missing or
+    incomplete, or the shape changes.
     """
     wanted, last = (None, None) if indices is None else (set(map(int, indices)), int(indices[-1]))
     used = incomplete = 0
     with _open(path) as video:
-        for _, frame in video.decode():
-            number = video.position - 1
+        for number, frame in enumerate(video.sample(1 / RATE)):
             if wanted is None or number in wanted:
                 used, incomplete = used + 1, incomplete + frame.is_corrupt
                 yield video.convert(frame, height)
             if number == last:
                 break
-        expected, share = (max(video.packets, video.stream.frames), COMPLETE) if last is None else (last + 1, 1)
-        if video.position < share * expected:
-            raise UnreadableVideo(f"damaged: only {video.position} of {expected} frames could be decoded")
+        else:
+            found, expected = (video.position, video.packets) if last is None else (number + 1, last + 1)
+            if found < (COMPLETE if last is None else 1) * expected:
+                raise UnreadableVideo(f"damaged: only {found} of {expected} frames could be decoded")
         if incomplete > (1 - COMPLETE) * used:
             raise UnreadableVideo(f"damaged: {incomplete} of {used} frames are incomplete")
 
@@ -87,21 +105,13 @@ def sample_frames(path: Path, *, height: int, every: float, longest: float) -> I
     """Decode what is on screen every `every` seconds, whatever the frame rate; frames as those of `stream_frames`.
 
     The last frame at or before each time is taken. TooLong when the video is longer than `longest` seconds;
-    UnreadableVideo as `stream_frames`, but a file may end early.
+    UnreadableVideo as `probe`, and when the shape changes.
     """
+    if probe(path).duration > longest + CLOSE:
+        raise TooLong(f"too long: more than {longest:g} seconds")
     with _open(path) as video:
-        stated = (video.stream.duration or 0) * (video.stream.time_base or 0)
-        taken, seconds, shown = 0, 0.0, None
-        for seconds, frame in video.decode():
-            if max(seconds, stated) > longest:
-                raise TooLong(f"too long: more than {longest:g} seconds")
-            while shown is not None and taken * every < seconds - CLOSE:
-                yield video.convert(shown, height)
-                taken += 1
-            shown = frame
-        while taken * every <= seconds + CLOSE:
-            yield video.convert(shown, height)
-            taken += 1
+        for frame in video.sample(every):
+            yield video.convert(frame, height)
 
 
 @contextmanager
@@ -112,7 +122,8 @@ def _open(path: Path) -> Iterator["_Video"]:
     if Path(path).stat().st_size == 0:
         raise UnreadableVideo("empty file (0 bytes)")
     try:
-        container = av.open(str(path), metadata_errors="replace", container_options=ONLY_VIDEOS, options=LIMITS)
+        place = str(Path(path).absolute())  # FFmpeg takes what stands before the colon in 12:30.mp4 for a protocol
+        container = av.open(place, metadata_errors="replace", container_options=ONLY_VIDEOS, options=LIMITS)
     except FAILURES as error:
         raise UnreadableVideo(f"not a video, or its header is missing: {_describe(error)}") from None
     with container:
@@ -129,39 +140,98 @@ def _open(path: Path) -> Iterator["_Video"]:
 
 
 class _Video:
-    """An open file; `packets` and `position` are the frames read from it and decoded so far."""
+    """An open file; `packets` and `position` are the frames read from it and decoded so far, `seconds` the last's time.
+
+    The first frame is at 0. Where a file's times go back, leap or are missing, time goes on by one frame.
+    """
 
     def __init__(self, container: av.container.InputContainer):
-        if not container.streams.video:
-            raise UnreadableVideo("no pictures in the file")
-        self.container, self.stream = container, container.streams.video[0]
-        if self.stream.codec_context is None:
+        streams = container.streams.video
+        shown = [stream for stream in streams if not stream.disposition & av.stream.Disposition.attached_pic]
+        if not shown:
+            raise UnreadableVideo("no video in it: only a picture, as of a song's cover" if streams
+                                  else "no pictures in the file")
+        shown = [stream for stream in shown if stream.codec_context]
+        if not shown:
             raise UnreadableVideo("its codec is not known")
-        _check_size(self.stream.codec_context.width, self.stream.codec_context.height)
+        self.container = container
+        self.stream = max(shown, key=lambda stream: (
+            stream.disposition & av.stream.Disposition.default, stream.width * stream.height))
+        self.aspect = float(self.stream.sample_aspect_ratio or 1)  # width of a pixel divided by its height
+        _check_size(self.stream.width, self.stream.height, self.aspect)
         self.stream.codec_context.options = LIMITS
-        self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)
-        self.packets, self.position, self.shape = 0, 0, None
+        self.packets, self.position, self.shape, self.rotation = 0, 0, None, None
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()  # two, since each keeps tables of its work
+        # AVI files have no times of display (pts), and what was copied from them has wrong ones. As in FFmpeg's tools,
+        # times of decoding (dts) stand in: they are in the order of the decoder's output, too.
+        self.by_dts = container.format.name == "avi"
+        self.unit, self.rate = float(self.stream.time_base), float(self.stream.guessed_rate or RATE)
+        self.moment, self.seconds = -math.inf, -1 / self.rate
 
-    def decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield (seconds since the first frame, frame), in the order of display."""
-        self.stream.thread_type, first = "AUTO", None
+    def find_stamp(self, item: av.Packet | av.VideoFrame) -> int | None:
+        return item.dts if self.by_dts or item.pts is None else item.pts
+
+    def tell_time(self, stamp: int | None) -> None:
+        """Set `seconds` for the next frame in the order of display."""
+        before, self.moment = self.moment, self.moment + 1 / self.rate if stamp is None else stamp * self.unit
+        gap = self.moment - before
+        self.seconds += gap if 0 < gap <= LONGEST_STILL else 1 / self.rate
+
+    def read(self) -> Iterator[tuple[av.Packet, bool]]:
+        """Yield packets, and whether a player shows their frames; UnreadableVideo in the end when the file is cut off.
+
+        After a cut without re-encoding, packets are there for others' sake, or are missing and not in use.
+        """
+        stored = end = 0
         for packet in self.container.demux(self.stream):
-            self.packets += packet.size > 0
+            is_shown = packet.size > 0 and not packet.is_discard
+            self.packets, stored = self.packets + is_shown, stored + (packet.size > 0)
+            end = max(end, (self.find_stamp(packet) or 0) + (packet.duration or 0))
+            if packet.size or packet.dts is None:  # PyAV would take an empty one for the end of the file
+                yield packet, is_shown
+        # Fewer than stated is no fault where the end is reached: cameras drop frames. AVI files count those, too.
+        expected = max(self.stream.frames, self.stream.duration or 0) * COMPLETE
+        if stored < COMPLETE * self.stream.frames and end - (self.stream.start_time or 0) < expected:
+            raise UnreadableVideo(f"cut off: {stored} of {self.stream.frames} frames are in the file")
+
+    def decode(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames in the order of display; `seconds` is the time of the last one."""
+        self.stream.thread_type, stamps, wrong = "AUTO", (None, None), 0
+        for packet, _ in self.read():
             for frame in packet.decode():
                 self.position += 1
-                _check_size(frame.width, frame.height)
-                seconds = (self.position - 1) / (self.rate or 30) if frame.time is None else frame.time
-                first = seconds if first is None else first
-                yield seconds - first, frame
+                _check_size(frame.width, frame.height, self.aspect)
+                before, stamps = stamps, (frame.pts, frame.dts)
+                if not self.by_dts and None not in before + stamps:
+                    wrong += (stamps[0] <= before[0]) - (stamps[1] <= before[1])
+                    if wrong > 0:
+                        self.by_dts, self.moment = True, math.inf
+                self.tell_time(self.find_stamp(frame))
+                yield frame
         if not self.position:
             raise UnreadableVideo("no frames in the file")
 
+    def sample(self, every: float) -> Iterator[av.VideoFrame]:
+        """Yield what is on screen every `every` seconds, from the first frame to the last."""
+        taken, shown = 0, None
+        for frame in self.decode():
+            while shown is not None and taken * every < self.seconds - CLOSE:
+                yield shown
+                taken += 1
+            shown = frame
+        while taken * every <= self.seconds + CLOSE:
+            yield shown
+            taken += 1
+
     def convert(self, frame: av.VideoFrame, height: int) -> np.ndarray:
-        """Scale a frame to uint8 (height, width, 3), RGB, upright; its shape must be that of the frames before."""
-        turns = round(frame.rotation / 90) % 4
-        order = -1 if turns % 2 else 1
-        wide, high = (frame.width, frame.height)[::order]
+        """Scale a frame to uint8 (height, width, 3), RGB, as shown; its shape must be that of the frames before."""
+        # A pixel at (x, y) is shown at (a x + c y, b x + d y), moved into view: it may be turned, mirrored or both.
+        if frame.rotation != self.rotation:  # not for each frame: PyAV never frees at once what it was read of
+            self.rotation, self.matrix = frame.rotation, frame.side_data.get("DISPLAYMATRIX", UPRIGHT)
+        a, b, _, c, d = np.frombuffer(self.matrix, np.int32)[:5].tolist()
+        is_turned = abs(b) > abs(a)
+        order, (right, down) = (-1, (c, b)) if is_turned else (1, (a, d))
+        wide, high = (frame.width * self.aspect, frame.height)[::order]
         size = (max(1, round(wide * height / high)), height)[::order]
         options = {"interpolation": "AREA", "threads": 1}  # more threads than one take four times as long
         if frame.format.name in ("yuv420p", "yuvj420p"):  # one colour for 2 x 2 pixels, as nearly all videos have
@@ -169,16 +239,18 @@ class _Video:
             frame = self.scaler.reformat(frame, *size, frame.format.name, **options)
             options = {"threads": 1}
         image = self.converter.reformat(frame, *size, "rgb24", **options).to_ndarray()
-        picture = np.ascontiguousarray(np.rot90(image, turns))
+        image = image.swapaxes(0, 1) if is_turned else image
+        picture = np.ascontiguousarray(image[::-1 if down < 0 else 1, ::-1 if right < 0 else 1])
         self.shape = self.shape or picture.shape
         if picture.shape != self.shape:
             raise UnreadableVideo(f"its pictures change their shape after frame {self.position - 1}")
         return picture
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, aspect: float) -> None:
     if width * height > LARGEST:
         raise UnreadableVideo(f"too large: {width} x {height} pixels, at most {LARGEST / 1e6:.0f} million are read")
+    width = round(width * aspect)  # in square pixels
     if max(width, height) > SLIMMEST * min(width, height) > 0:
         raise UnreadableVideo(f"too slim: {width} x {height} pixels, one side is more than {SLIMMEST} times the other")
 
