@@ -226,3 +226,16 @@ def test_a_clip_is_an_alert_where_one_of_its_windows_is(tmp_path, monkeypatch):
     assert watching.classify(pairs, 30).probabilities.tolist() == [0, 0.6, 0.4]
     assert calm.classify(pairs, 30).action == "everyday" and calm.classify(pairs, 30).end == pytest.approx(3)
     assert watching.classify([(frame, nobody) for frame, _ in pairs], 30).action == "nobody seen"
+
+
+def test_an_action_that_is_too_uncertain_is_everyday_life_but_an_alert_is_not(tmp_path, monkeypatch):
+    save_model(tmp_path, LandmarkStream("pose", 3).eval(), {
+        "architecture": {"name": "landmarks", "kind": "pose", "num_classes": 3, "frames": WINDOW, "size": 240},
+        "classes": ["fan_self", "falling_down", "everyday"], "preprocessing": {}, "frames": {}, "clip": {}, "data": {},
+        "scores": {}, "training": {}})
+    pose = {name: np.full((30, *shape), 0.5, np.float32) for name, shape in TRACKERS["pose"].SHAPES.items()}
+    recogniser = recognition.LandmarkRecogniser(tmp_path, alerts=["falling_down"], certainty=0.5)
+    for share, action in (([0.45, 0.2, 0.35], "everyday"), ([0.55, 0.2, 0.25], "fan_self"),
+                          ([0.3, 0.4, 0.3], "falling_down")):
+        monkeypatch.setattr(recognition, "predict_windows", lambda *_, share=share: np.array([share]))
+        assert recogniser.judge(pose, 1.5)[1] == action

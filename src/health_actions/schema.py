@@ -59,11 +59,12 @@ FRAMES = {"height": Size, "quality": Annotated[int, Strict(), Field(ge=1, le=95)
 ANNOTATIONS = {"folds": Folds, "test_on": Literal["first_fold", "every_fold"], "seed": Seed,
                "keep_duplicates": StrictBool}
 STUDY = {"classes": Annotated[list[Class], Field(min_length=2)], "models": Some[Architecture],
-         "reject": section(unknown_clips=Whole), "landmark_fusion": section(unknown_clips=Whole),
+         "reject": section(unknown_clips=Whole),
          "landmark_training": section(epochs=Count, balance=Share, seed=Seed),
          "export": section(tolerance=Number, compared_clips=Count)}
 HANDWASH = section(
-    **STUDY, rival=str, frames=section(**FRAMES, length=recipe.Window, stride=Count),
+    **STUDY, rival=str, landmark_fusion=section(unknown_clips=Whole),
+    frames=section(**FRAMES, length=recipe.Window, stride=Count),
     annotations=section(**ANNOTATIONS, protocol=Protocol), training=HandwashTraining,
     architectures=dict[Architecture, HandwashTraining],
     settings=section(base=str, folds_trained=Count, epochs=Count, grid_epochs=Count, grid_size=Size | None,
@@ -77,7 +78,8 @@ NTU = section(
     **STUDY, source_classes=list[Class], everyday_classes=list[Class], frames=section(**FRAMES, as_folders=StrictBool),
     annotations=section(**ANNOTATIONS, tolerance=Number,
                         protocol=Literal[Protocol, "cross_subject", "cross_view", "cross_setup"]),
-    transforms=section(shown=Class), training=NtuTraining, architectures=dict[Architecture, NtuTraining],
+    landmark_fusion=section(unknown_clips=Whole, certainty=Share), transforms=section(shown=Class),
+    training=NtuTraining, architectures=dict[Architecture, NtuTraining],
     pretraining=dict[Architecture, section(epochs=Whole, released=str | None)],
     evaluation=section(windows=Count, alerts=list[Class], detailed=dict[str, str]),
     behaviour=section(base=str, falling=Class, hand_action=Class, brightness=list[Number], shift=Share, mask=Share))

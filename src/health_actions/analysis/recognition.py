@@ -19,6 +19,7 @@ from health_actions.models.landmark_stream import join_values
 from health_actions.models.weights import load_model
 
 NONE = "none of these"
+EVERYDAY = "everyday"  # the class of study B's landmark stream that is no medical action
 UNSEEN = {"hands": "no hand seen", "pose": "nobody seen"}  # where landmarks are missing in most frames
 LEAST_SEEN = 0.25  # share of a window's frames in which somebody or a hand must be found
 CLIP_SECONDS = 30.0  # a longer video is watched window by window, not recognised as one clip
@@ -139,16 +140,18 @@ class LandmarkRecogniser:
     Args:
         folder: as of `save_model`.
         alerts: classes that must not be missed: a clip is one of them where one of its windows is.
+        certainty: the least probability of another class but `EVERYDAY`, which is the answer below (if it is a class).
         read: makes frames of a video, as `sample_frames`; `sample_in_sandbox` for files that nobody has checked.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model`.
     """
 
-    def __init__(self, folder: Path, *, alerts: Collection[str] = (),
+    def __init__(self, folder: Path, *, alerts: Collection[str] = (), certainty: float = 0.0,
                  read: Callable[..., Iterator[np.ndarray]] = sample_frames):
         self.model, self.card = load_model(folder)
-        self.read, self.kind, self.classes = read, self.model.kind, list(self.card["classes"])
+        self.certainty, self.read = certainty, read
+        self.kind, self.classes = self.model.kind, list(self.card["classes"])
         self.alerts = [number for number, name in enumerate(self.classes) if name in alerts]
 
     def recognise(self, path: Path) -> Answer:
@@ -188,8 +191,11 @@ class LandmarkRecogniser:
         windows = predict_windows(self.model, torch.from_numpy(join_values(found, aspect, self.kind)))
         alarms = windows[np.isin(windows.argmax(axis=1), self.alerts)]
         probabilities = alarms[alarms.max(axis=1).argmax()] if len(alarms) else windows.mean(axis=0)
+        action = self.classes[probabilities.argmax()]
+        if EVERYDAY in self.classes and not len(alarms) and probabilities.max() < self.certainty:
+            action = EVERYDAY
         seen = np.isfinite(found["presence"]).reshape(len(found["presence"]), -1).any(axis=1).mean()
-        return probabilities, self.classes[probabilities.argmax()] if seen >= LEAST_SEEN else UNSEEN[self.kind]
+        return probabilities, action if seen >= LEAST_SEEN else UNSEEN[self.kind]
 
 
 def view_window(frames_folder: Path, clip: str, card: dict, *, size: int | None = None,

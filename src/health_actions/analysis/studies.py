@@ -62,10 +62,13 @@ def load_recogniser(root: Path, study: str, model: str = LANDMARKS, *, reject: b
     """
     folder, build = choose_model_folder(root, study, model), Path(root) / "build" / study
     if folder.parent.name == LANDMARKS:
-        alerts = read_params(Path(root))["ntu"]["evaluation"]["alerts"] if study == "ntu" else ()
+        options = {}
+        if study == "ntu":
+            settings = read_params(Path(root))["ntu"]
+            options = {"alerts": settings["evaluation"]["alerts"],
+                       "certainty": settings["landmark_fusion"]["certainty"]}
         whole = folder.with_name("all")
-        return LandmarkRecogniser(folder if unseen or not whole.is_dir() else whole, alerts=alerts,
-                                  read=sample_in_sandbox)
+        return LandmarkRecogniser(folder if unseen or not whole.is_dir() else whole, read=sample_in_sandbox, **options)
     file = build / "reject" / folder.relative_to(build / "models") / DETECTOR
     detector = MahalanobisDetector.load(file) if reject and file.is_file() else None
     return Recogniser(folder, detector=detector, read=sample_in_sandbox)
