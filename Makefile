@@ -13,21 +13,23 @@ CHROMIUM = $(shell command -v chromium chromium-browser google-chrome "/Applicat
 
 .PHONY: repro scm mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
 
-# dvc runs one stage after the other. So each study has a run of its own, on half of the cores; what needs both follows.
-# One GPU is not shared.
-STUDIES = $(if $(shell command -v nvidia-smi),,handwash ntu)
-
 # dvc does not look behind links to folders of clips: such clips are looked at each time.
 repro: clips mend
 	@linked=$$(find data/handwash/ data/ntu/ -type l -exec test -d {} \; -print 2> /dev/null | cut -d/ -f2 | sort -u); \
 	  test -z "$$linked" || dvc repro --force --single-item $$(printf "%s_frames " $$linked)
-	@half=$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)); export OMP_NUM_THREADS=$$half LOKY_MAX_CPU_COUNT=$$half; \
-	  for study in $(STUDIES); do \
-	    stages=$$(dvc stage list --name-only 2> /dev/null | grep "$$study" | grep -v "^reject\|^landmark_fusion"); \
-	    test -z "$$stages" || { dvc --wait-for-lock repro $$stages & runs="$$runs $$!"; }; \
-	  done; for run in $$runs; do wait $$run || failed=yes; done; test -z "$$failed"
+	@test -z "$(TOGETHER)" -o -e build/notebooks/21_report.ipynb || $(MAKE) --no-print-directory --keep-going -j 2 $(TOGETHER) || true
 	dvc repro
 	@echo "The report is reports/index.html"
+
+# dvc runs one stage after the other. In a first run each study gets a dvc of its own, on half of the cores (one GPU is
+# not shared). The second starts later, since dvc lets one at a time look at data/. What they leave undone, and what needs
+# both studies, is done by the dvc that follows, which also says what fails.
+TOGETHER = $(if $(shell command -v nvidia-smi),,study-handwash study-ntu)
+PAUSE = 60
+study-%:
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -v "^reject\|^landmark_fusion"); \
+	  half=$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)); test $* = handwash || sleep $(PAUSE); test -z "$$stages" || \
+	  OMP_NUM_THREADS=$$half LOKY_MAX_CPU_COUNT=$$half dvc --wait-for-lock repro $$stages
 
 # A copy without .git, as from a ZIP file: dvc asks for one unless it is told.
 scm: .venv/.ready

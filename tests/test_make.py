@@ -147,13 +147,13 @@ def test_repro_runs_both_studies_at_once_and_then_what_needs_both(project):
               "reject": {"matrix": {"study": ["ntu"]}, "cmd": "cat build/one build/two > build/three",
                          "deps": ["build/one", "build/two"], "outs": ["build/three"]}}
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    done = make(project, "repro")
+    done = make(project, "repro", "PAUSE=1")
     assert done.returncode == 0 and (project / "build/three").exists(), done.stderr
     assert run(project, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
     (project / "build/one").unlink()
     stages["handwash_frames"]["cmd"] = "false"
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    assert make(project, "repro").returncode != 0
+    assert make(project, "repro", "PAUSE=1").returncode != 0
 
 
 def test_repro_leaves_dvc_lock_alone_where_dvc_yaml_is_what_is_wrong(project):
