@@ -41,7 +41,8 @@ def kill(process: subprocess.Popen, *, whole: bool) -> None:
 
 def repro(*targets: str) -> list[str]:
     """What `make repro` does, without pulling the embedded clips."""
-    return ["sh", "-c", f'make -s -f "{ROOT}/Makefile" BIN="{BIN}" mend && exec dvc repro "$@"', "sh", *targets]
+    mend = f'make -s -o .venv/.ready -f "{ROOT}/Makefile" BIN="{BIN}" mend'
+    return ["sh", "-c", f'{mend} && exec dvc repro "$@"', "sh", *targets]
 
 
 def start(project: Path, *targets: str) -> subprocess.Popen:
