@@ -95,6 +95,19 @@ def test_of_a_folder_hidden_files_are_passed_over_and_others_counted(call, tmp_p
         "skipped: 4 files that are not videos by their endings (.WMV, .txt, .wmv, none)")
 
 
+def test_a_folder_that_cannot_be_opened_is_an_error_and_the_others_are_predicted(call, project, monkeypatch):
+    def open_folder(path):
+        if path.name == "Step_1":
+            raise PermissionError
+        return iterdir(path)
+
+    iterdir = type(project).iterdir
+    monkeypatch.setattr(type(project), "iterdir", open_folder)
+    code, output, _ = call("predict", "clips", "--study", "handwash", "--model", "best", "--json")
+    assert code == 1 and {row["file"]: row["error"] for row in json.loads(output) if row["error"]} == {
+        "clips/Step_1": "not a regular file"} and len(json.loads(output)) == 9
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_names_are_printed_whatever_the_terminal(encoding):
     code = """if True:
@@ -194,7 +207,7 @@ def test_a_file_that_crashes_its_decoder_does_not_end_the_others(call, monkeypat
 def empty(tmp_path, monkeypatch):
     """A project with two classes in study A and their clips, as far as names go."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dvc.yaml").touch()
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["handwash"]["classes"] = CLASSES
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
@@ -239,6 +252,29 @@ def test_check_fails_where_a_run_would_stop_or_lack_a_class(empty, spoil, words)
     spoil(empty / "data" / "handwash")
     code, lines, _ = run_check("--study", "handwash")
     assert code == 1 and words in "\n".join(lines)
+
+
+def test_check_names_what_a_stage_lacks(empty):
+    """As dvc would, which then runs nothing."""
+    params = yaml.safe_load((empty / "params.yaml").read_text())
+    del params["laptop"]["ntu"]["evaluation"], params["laptop"]["handwash"]["architectures"]["convlstm"]
+    (empty / "params.yaml").write_text(yaml.safe_dump(params))
+    code, lines, _ = run_check("--study", "handwash")
+    assert code == 1 and lines[0] == "params.yaml, profile laptop: 3 wrong"
+    assert [line.partition(": at '")[0] for line in lines[1:4]] == [
+        f"  params.yaml has no 'laptop.{name}'" for name in (
+            "handwash.architectures.convlstm", "ntu.evaluation.windows", "ntu.evaluation")]
+
+
+def test_check_names_clips_beside_the_folders_of_a_split(empty):
+    folder = empty / "data" / "handwash"
+    for name in ("test", "train"):
+        (folder / name).mkdir()
+    (folder / "Step_1").rename(folder / "test" / "Step_1")
+    (folder / "Step_2_Right").rename(folder / "train" / "Step_2_Right")
+    code, lines, _ = run_check("--study", "handwash")
+    beside = ", ".join(f"Step_2_Left/HandWash_00{number}_A_02_G_01.mp4" for number in (1, 2, 3))
+    assert code == 0 and f"  used, in no split folder: it trains or validates: {beside} and 1 more" in lines
 
 
 def test_check_lists_every_wrong_value_and_still_looks_at_the_clips(empty):

@@ -1,7 +1,10 @@
 import hashlib
+import itertools
 import os
 import unicodedata
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import CLASSES
 from hypothesis import given
@@ -149,6 +152,33 @@ def test_links_are_followed_and_each_file_is_used_once(tmp_path):
     assert clips.loc["raw/c.mp4", "reason"].startswith("unknown class folder 'raw'")
 
 
+def test_folders_that_link_to_each_other_are_listed_in_short(tmp_path):
+    lay(tmp_path, *(f"c{number}/{number}.mp4" for number in range(7)))
+    for here, there in itertools.permutations(range(7), 2):
+        os.symlink(f"../c{there}", tmp_path / f"c{here}" / f"l{there}")
+    clips = find_clips(tmp_path, [f"c{number}" for number in range(7)])
+    assert list(clips.loc[clips["reason"] == "", "path"]) == [f"c{number}/{number}.mp4" for number in range(7)]
+    assert len(clips) < 100
+
+
+def test_a_folder_that_cannot_be_opened_is_listed_and_the_others_are_used(tmp_path, monkeypatch):
+    def open_folder(path):
+        if path.name in closed:
+            raise PermissionError
+        return iterdir(path)
+
+    iterdir, closed, reason = Path.iterdir, {"Step_2_Left"}, "a folder that cannot be opened: change its permissions"
+    monkeypatch.setattr(Path, "iterdir", open_folder)
+    folder = lay(tmp_path / "data", *(f"{split}{name}/a.mp4" for split in ("", "train/")
+                                      for name in ("Step_1", "Step_2_Left")))
+    clips = find_clips(folder, CLASSES)
+    assert dict(zip(clips["path"], clips["reason"], strict=True)) == {
+        "Step_1/a.mp4": "", "Step_2_Left": reason, "train/Step_1/a.mp4": "", "train/Step_2_Left": reason}
+    closed.add("data")
+    with pytest.raises(NoClips, match=f"Found\n  data/.: {reason}$"):
+        find_clips(folder, CLASSES)
+
+
 @pytest.mark.parametrize("forms", [("NFD", "NFC"), ("NFC", "NFD")])
 def test_an_accent_may_be_written_as_one_or_two_characters(tmp_path, forms):
     """A Mac writes two."""
@@ -167,6 +197,25 @@ def test_a_name_that_is_not_utf8_is_left_out_alone(tmp_path):
     assert dict(zip(clips["path"], clips["reason"], strict=True)) == {
         "Step_1/a.mp4": "", r"Step_1/caf\udce9.mp4": "its name is not UTF-8: rename it",
         r"\udce9/b.mp4": "its name is not UTF-8: rename it"}
+
+
+@pytest.mark.parametrize("folder", ["Step_1", "Step\r1"])
+def test_a_name_with_a_line_break_is_left_out_alone(tmp_path, folder):
+    lay(tmp_path, "Step_1/a.mp4", f"{folder}/b\r.mp4", f"{folder}/c\nd.mp4")
+    find_clips(tmp_path, CLASSES).to_csv(tmp_path / "index.csv", index=False)
+    clips, place = pd.read_csv(tmp_path / "index.csv", keep_default_na=False), folder.replace("\r", r"\r")
+    assert dict(zip(clips["path"], clips["reason"], strict=True)) == {
+        "Step_1/a.mp4": "", rf"{place}/b\r.mp4": "its name has a line break: rename it",
+        rf"{place}/c\nd.mp4": "its name has a line break: rename it"}
+
+
+def test_clips_beside_the_folders_of_a_split_are_noted_and_used(tmp_path):
+    lay(tmp_path, "Step_1/HandWash_002_A_03_G_01.mp4", "Step_1/b.mp4", "test/Step_1/c.mp4", "Step_9/d.mp4")
+    clips, note = find_clips(tmp_path, CLASSES).set_index("path"), "in no split folder: it trains or validates"
+    assert clips["note"].to_dict() == {
+        "Step_1/HandWash_002_A_03_G_01.mp4": f"its name says action step_2_right, its folder step_1; {note}",
+        "Step_1/b.mp4": note, "test/Step_1/c.mp4": "", "Step_9/d.mp4": ""}
+    assert (clips["reason"] == "").tolist() == [True, True, False, True]
 
 
 def test_a_name_that_contradicts_its_folder_is_noted_and_used(tmp_path):

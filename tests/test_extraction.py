@@ -17,7 +17,7 @@ from health_actions.data.clips import NoClips, find_clips
 from health_actions.data.extraction import extract_frames, sample_indices
 from health_actions.data.frames import open_clip, read_index, read_settings
 from health_actions.data.sandbox import Sandbox
-from health_actions.data.video import sample_frames
+from health_actions.data.video import LATE, sample_frames
 
 CLIP = "Step_1/HandWash_001_A_01_G_01"
 
@@ -64,7 +64,7 @@ def test_frames_are_kept_with_what_is_known_of_them(folder, tmp_path, length, st
 def test_clips_of_other_rates_are_stored_as_recognition_reads_them(folder, tmp_path, fps, length):
     path = write_video(folder / f"{CLIP}.mp4", draw_numbers(), fps=fps, crf=8)
     read = tell_numbers(np.stack(list(sample_frames(path, height=16, every=1 / 30, longest=30))))
-    assert read == [int(number * fps / 30 + 0.01) for number in range(int(39 / fps * 30 + 0.01) + 1)]
+    assert read == [int(number * fps / 30 + LATE * fps) for number in range(int(39 / fps * 30 + 0.01) + 1)]
     row = extract(folder, tmp_path / "frames", length=length).set_index("clip").loc[CLIP]
     kept = sample_indices(len(read), length=length, stride=4) if length else range(len(read))
     clip = open_clip(tmp_path / "frames", CLIP)

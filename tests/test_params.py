@@ -1,6 +1,7 @@
 """params.yaml: one profile laid over the published one; and what a stage of dvc.yaml takes of it."""
 
 import re
+import shutil
 import subprocess
 import sys
 from typing import get_args
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from health_actions import paths
+from health_actions.analysis.recognition import NONE, UNSEEN
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
 from health_actions.data.transforms import AUGMENTATIONS
 from health_actions.learning.recipe import Augmentation
 from health_actions.models import MODEL_NAMES
-from health_actions.params import overlay, pick, read_params, read_stage
+from health_actions.params import inspect_stages, overlay, pick, read_params, read_stage
 from health_actions.schema import NTU, QUICK
 
 PARAMS = """
@@ -120,6 +122,9 @@ ALLOWED = {"0": "must be greater than or equal to 1, found 0", "1.5": "must be a
     ("laptop.ntu.pretraining.c3d.epochs", -1, "must be greater than or equal to 0, found -1"),
     ("published.ntu.behaviour.shift", 4, "must be less than or equal to 1, found 4"),
     ("published.ntu.transforms.shown", "fall", "must name one of sneeze_cough, staggering, "),
+    ("laptop.ntu.evaluation.alerts", ["falling_down", "stagering"], "must name one of sneeze_cough, staggering, "),
+    ("laptop.ntu.evaluation.alerts", [], None),
+    ("published.ntu.behaviour.falling", "fall", "must name one of sneeze_cough, staggering, "),
     ("published.handwash.errors.saliency_clips", None, None),
     ("published.handwash.export.tolerance", None, "must be a valid number, found null"),
     ("published.ntu.reject.unknown_clips", -1, "must be greater than or equal to 0, found -1"),
@@ -193,8 +198,10 @@ def test_all_faults_are_named_at_once_and_what_is_missing_too(tmp_path):
     ([1, "a"], r'\[0\]: quote your class names \("step 1"\): they must be text, found 1$'),
     (["a", None], r"\[1\]: quote your class names .* found null$"), (["a", True], r"\[1\]: quote .* found true$"),
     (["a"], "must have at least 2 items"), (["Step 1", "step_1"], "handwash: step_1 is listed twice in classes$"),
+    (["caf\u00e9", "cafe\u0301"], "handwash: cafe\u0301 is listed twice in classes$"),
     *((["a", name], rf'\[1\]: tables or folders would take "{name}" for something else') for name in (
-        "1", "2.5", "1e5", ".5", "nan", "NA", "N/A", "null", "None", "true", "inf", "class", "a/b", " a", ""))])
+        "1", "2.5", "1e5", ".5", "nan", "NA", "N/A", "null", "None", "true", "inf", "class", "a/b", " a", "", "file",
+        "Start", "end", "action", "probability", "error", "no action", NONE, *UNSEEN.values()))])
 def test_classes_whose_names_tables_would_change_are_refused(tmp_path, names, words):
     change(tmp_path, ("handwash.classes", names))
     with pytest.raises(ValueError, match=words):
@@ -248,6 +255,13 @@ def test_any_file_is_values_or_an_error_in_one_line(text):
         paths.parse_yaml(text, "x.yaml")
     except ValueError as error:
         assert str(error).startswith("x.yaml is not readable: ") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_file_that_is_not_utf8_is_named(tmp_path, encoding):
+    (tmp_path / "params.yaml").write_bytes("a: é".encode(encoding))
+    with pytest.raises(ValueError, match="^params.yaml is not readable: it is not valid UTF-8: save it as UTF-8$"):
+        read_params(tmp_path)
 
 
 def test_numbers_that_dvc_writes_are_numbers(tmp_path):
@@ -318,6 +332,28 @@ def test_a_stage_takes_what_its_params_name_without_profile_and_study(project):
 def test_what_is_missing_is_named_with_what_is_known(project, stage, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         read_stage(project, stage)
+
+
+def test_what_stages_lack_is_listed_once_for_all_of_them(project):
+    text = PARAMS.replace("n: {size: 8}", "o: {}").replace("{epochs: 50, rate: 0.1, ", "{")
+    (project / "params.yaml").write_text(text)
+    assert inspect_stages(project) == [
+        "params.yaml has no 'published.a.architectures.n': at 'n' it has m, o",
+        "params.yaml has no 'published.a.training.rate': at 'rate' it has options",
+        "dvc.yaml: stage none has no executed notebook (.ipynb) among its outs; add it",
+        "params.yaml has no 'published.a.trian': at 'trian' it has training, architectures, plain"]
+
+
+def test_a_profile_without_a_section_is_one_that_no_stage_can_use(tmp_path):
+    change(tmp_path, ("mine", {"handwash": {"training": {"epochs": 2}}}), profile="mine")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    read_params(tmp_path)
+    faults = inspect_stages(tmp_path)
+    assert "params.yaml has no 'mine.handwash.frames': at 'frames' it has training" in faults
+    assert "params.yaml has no 'mine.ntu.frames': at 'ntu' it has handwash" in faults
+    assert len(faults) == len(set(faults))
+    change(tmp_path)
+    assert inspect_stages(tmp_path) == []
 
 
 def test_an_unknown_profile_is_named_with_those_there_are(tmp_path):

@@ -66,8 +66,9 @@ def list_videos(paths: list[Path]) -> list[Path]:
             raise ValueError(f"no such file or folder: {path}")
         if path.is_dir():
             files = {target: file for file, target in list_files(path)}.values()  # each once, wherever links lead
-            inside = [file for file in files if file.suffix.lower() in SUFFIXES]
-            skipped += [file.suffix or "none" for file in files if file.suffix.lower() not in SUFFIXES]
+            inside = [file for file in files if file.suffix.lower() in SUFFIXES or file.is_dir()]
+            skipped += [file.suffix or "none" for file in files
+                        if file.suffix.lower() not in SUFFIXES and not file.is_dir()]
         else:
             inside = [path]
         if not inside:
@@ -215,11 +216,12 @@ def check(
     study: Annotated[Literal["handwash", "ntu"] | None, typer.Option(help="Look at the clips of one study.")] = None,
 ) -> None:
     """Check params.yaml and the clips in data/, without decoding. Exit code 1 when a run would stop or lack a class."""
-    from health_actions.params import inspect_params
+    from health_actions.params import inspect_params, inspect_stages
 
     try:
         root = find_root()
         params, faults = inspect_params(root)
+        faults = faults or inspect_stages(root)
     except (ValueError, OSError) as error:
         raise stop(error) from None
     print(f"params.yaml, profile {params['profile']}: {f'{len(faults)} wrong' if faults else 'every value is allowed'}",
@@ -247,8 +249,9 @@ def check_clips(folder: Path, settings: dict) -> bool:
     values = {name: settings["annotations"][name] for name in ("protocol", "folds", "test_on", "seed")}
     try:
         found = find_clips(folder, classes + others, naming=folder.name)
-        for reason, paths in found[found["reason"] != ""].groupby("reason")["path"]:
-            print(f"  left out, {reason}: {', '.join(paths[:3])}" + f" and {len(paths) - 3} more" * (len(paths) > 3))
+        for title, column in (("left out", "reason"), ("used", "note")):
+            for why, paths in found[found[column] != ""].groupby(column)["path"]:
+                print(f"  {title}, {why}: {', '.join(paths[:3])}" + f" and {len(paths) - 3} more" * (len(paths) > 3))
         counts = found.loc[found["reason"] == "", "class"].value_counts().to_dict()
         for title, known in (("classes", classes), ("other classes", others)):
             print(f"  clips of {title}: {', '.join(f'{name} {counts.get(name, 0)}' for name in known) or 'none'}")

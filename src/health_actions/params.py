@@ -43,9 +43,26 @@ def read_stage(root: Path, stage: str) -> tuple[dict, str]:
     Raises:
         FileNotFoundError, ValueError: when a file is missing or unreadable, or has no such stage or parameter.
     """
+    return _fill_stage(*(read_yaml(Path(root) / name) for name in ("params.yaml", "dvc.yaml")), stage)
+
+
+def inspect_stages(root: Path) -> list[str]:
+    """What `read_stage` says is wrong with stages of dvc.yaml, each of a matrix; dvc would run none of them."""
+    values, known = (read_yaml(Path(root) / name) for name in ("params.yaml", "dvc.yaml"))
+    faults = []
+    for name, entry in pick(known, "stages", "dvc.yaml").items():
+        for items in entry.get("matrix", {"": [""]}).values():
+            for item in pick(values, items[2:-1]) if isinstance(items, str) else items:
+                try:
+                    _fill_stage(values, known, f"{name}@{item}")
+                except ValueError as error:
+                    faults.append(str(error))
+    return list(dict.fromkeys(faults))
+
+
+def _fill_stage(values: dict, stages: dict, stage: str) -> tuple[dict, str]:
     name, _, item = stage.partition("@")
-    entry = pick(read_yaml(Path(root) / "dvc.yaml"), f"stages.{name}", "dvc.yaml")
-    values = read_yaml(Path(root) / "params.yaml")
+    entry = pick(stages, f"stages.{name}", "dvc.yaml")
     prefixes = {BASE, pick(values, "profile"), *pick(values, BASE)}
     values = {**values, "item": dict.fromkeys(entry.get("matrix", {}), item)}
 

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,17 +46,34 @@ def place_inside(folder: Path, name: str) -> Path:
     return Path(folder) / path
 
 
-def list_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, Path]]:
-    """Every file in and below a folder, without hidden ones; links to folders are followed, but not in a circle.
+def simplify_name(name: str) -> str:
+    """The form in which names of folders and classes are compared: case does not matter; -, _ and blanks are equal."""
+    return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", name).strip().lower())
 
-    Yields (path, place): where links lead to one file by several paths, these have one place.
+
+def list_files(folder: Path, above: tuple[Path, ...] = (), listed: set[Path] | None = None
+               ) -> Iterator[tuple[Path, Path]]:
+    """Every file in and below a folder, without hidden ones, and every folder that cannot be opened.
+
+    Links to folders are followed, but not in a circle. Deeper than folders of clips lie, <split>/<class>/, a folder
+    that was listed is not listed again. Yields (path, place): where links lead to one file by several paths, these
+    have one place.
     """
-    place = Path(folder).resolve()
-    for path in sorted(Path(folder).iterdir()) if place not in above else []:
+    place, listed = Path(folder).resolve(), set() if listed is None else listed
+    if place in above or (len(above) > 2 and place in listed):
+        return
+    listed.add(place)
+    try:
+        os.stat(f"{folder}/.")  # a folder may allow to read its names alone
+        paths = sorted(Path(folder).iterdir())
+    except OSError:
+        yield Path(folder), place
+        return
+    for path in paths:
         if path.name.startswith("."):
             continue
         if os.path.isdir(path):
-            yield from list_files(path, (*above, place))
+            yield from list_files(path, (*above, place), listed)
         else:
             yield path, place / path.name
 
@@ -71,7 +90,9 @@ def parse_yaml(text: str | bytes, name: str):
         ValueError: when it is no YAML, or asks for more than plain values; has the name, the line and what is there.
     """
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe", pure=True).load(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError:
+        where, what = "", "it is not valid UTF-8: save it as UTF-8"
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

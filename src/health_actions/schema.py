@@ -13,13 +13,16 @@ from pydantic.dataclasses import dataclass
 
 from health_actions.learning import recipe
 from health_actions.learning.recipe import Count, Number, RecipeFields, Seed, Share, Size, Some, Whole
+from health_actions.paths import simplify_name
 
 BASE = "published"  # the papers' values; another profile lists what differs
 QUICK = """convlstm cnn_lstm_custom cnn_lstm_resnet50 cnn_lstm_alexnet cnn_lstm_efficientnet_lite0 three_stream c3d
     resnet18 resnet50 resnet101 resnext101 mobilenetv2 shufflenetv2 squeezenet""".split()  # known without torch
-# Names that tables (CSV) give back as numbers, truth values or empty cells; their own columns; no names of folders.
+# Names that tables (CSV) give back as numbers, truth values or empty cells; their own columns; what predict answers
+# where it sees none of the classes; no names of folders.
 UNSAFE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(inf(inity)?|nan)|true|false|#?n/?a|<na>|null|(?-i:None)|"
-                    r"clip|class|fold|predicted|all|everyday|.*[/\\].*|\s.*|.*\s|", re.IGNORECASE)
+                    r"clip|class|fold|predicted|all|everyday|file|start|end|action|probability|error|none of these|"
+                    r"no action|nobody seen|no hand seen|.*[/\\].*|\s.*|.*\s|", re.IGNORECASE)
 
 
 def _check_class(name):
@@ -93,7 +96,7 @@ COMMON = {"handwash": ["classes", "models", "rival"],  # stand apart from the pr
 REFERENCES = {"handwash.models": "architectures", "handwash.rival": "architectures", "handwash.settings.base": "models",
               "handwash.errors.base": "models", "handwash.legacy_switches.base": "models",
               "handwash.protocols.base": "models", "ntu.models": "architectures", "ntu.behaviour.base": "models",
-              "ntu.transforms.shown": "classes"}
+              "ntu.transforms.shown": "classes", "ntu.evaluation.alerts": "classes", "ntu.behaviour.falling": "classes"}
 
 
 def find_faults(values: dict, merged: dict) -> list[str]:
@@ -120,7 +123,7 @@ def find_faults(values: dict, merged: dict) -> list[str]:
     for study, kinds in (("handwash", ["models"]), ("ntu", ["models"]), ("handwash", ["classes"]),
                          ("ntu", ["classes", "source_classes", "everyday_classes"])):
         names = [name for kind in kinds for name in merged[study][kind]]
-        plain = [re.sub(r"[\s_-]+", "_", name.lower()) for name in names]  # as folders are compared
+        plain = [*map(simplify_name, names)]
         faults += [f"{study}: {name} is listed twice in {', '.join(kinds)}"
                    for number, name in enumerate(names) if plain[number] in plain[:number]]
     return faults

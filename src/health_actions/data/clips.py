@@ -1,7 +1,7 @@
 """The catalogue: which clips lie in a data folder, and what their folders and names say."""
 
+import os
 import re
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +9,11 @@ import pandas as pd
 
 from health_actions.data.frames import make_unique
 from health_actions.data.video import SUFFIXES
-from health_actions.paths import list_files
+from health_actions.paths import list_files, simplify_name
 
 SPLIT_FOLDERS = {"train": "training", "training": "training", "val": "validation", "valid": "validation",
                  "validation": "validation", "test": "testing", "testing": "testing"}
+BREAKS = {"\r", "\n"}  # in a cell, they would cut a row of a table in two
 LAYOUT = f"expected <class>/ or <split>/<class>/, where <split> is one of {', '.join(SPLIT_FOLDERS)}"
 # HandWash_009_A_02_G_02: recording 009, action 02, scene G02; some files lack the last underscore. A further _T_02: a
 # second take.
@@ -76,23 +77,27 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
 
     Returns one row a file, ordered by path: clip (the path without suffix; see `make_unique`), path (relative to
     `folder`), class, recording, scene and, of NTU clips, take (see `Name`), given_split (training, validation, testing
-    or empty), reason (empty, or why the file is left out) and note (a contradiction; the file is used).
+    or empty), reason (empty, or why the file, or a folder, is left out) and note (what is odd; the file is used).
     """
     folder, rows = Path(folder), []
     read_name = {"handwash": read_handwash_name, "ntu": read_ntu_name}[naming]
-    known = {_plain(name): name for name in classes}
-    for path, target in list_files(folder) if folder.is_dir() else []:
-        place = Path(str(path.relative_to(folder)).encode(errors="backslashreplace").decode())
+    known = {simplify_name(name): name for name in classes}
+    for path, target in list_files(folder) if os.path.isdir(folder) else []:
+        text = str(path.relative_to(folder))
+        place = Path(text.encode(errors="backslashreplace").decode().replace("\r", r"\r").replace("\n", r"\n"))
         *split, class_folder = place.parts[:-1] or [""]
-        given_split = SPLIT_FOLDERS.get(_plain("/".join(split))) if split else ""
+        given_split = SPLIT_FOLDERS.get(simplify_name("/".join(split))) if split else ""
         by_name = not class_folder and naming == "ntu"
         expected = given_split is not None and (class_folder or by_name)
-        if not expected and path.suffix.lower() not in SUFFIXES:
+        is_folder = os.path.isdir(path)
+        if not (expected or is_folder or path.suffix.lower() in SUFFIXES):
             continue
         name, reason, note = read_name(place.stem, classes), "", ""
-        label = known.get(_plain(name.action if by_name else class_folder), "") if expected else ""
-        if place != path.relative_to(folder):
-            reason = "its name is not UTF-8: rename it"
+        label = known.get(simplify_name(name.action if by_name else class_folder), "") if expected else ""
+        if str(place) != text:
+            reason = f"its name {'has a line break' if {*text} & BREAKS else 'is not UTF-8'}: rename it"
+        elif is_folder:
+            reason = "a folder that cannot be opened: change its permissions"
         elif not expected:
             reason = f"lies in {place.parent if class_folder else 'no folder'}; {LAYOUT}"
         elif by_name and not name.action:
@@ -102,11 +107,11 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
                 f"unknown class folder {class_folder!r}; {LAYOUT}")
         elif path.suffix.lower() not in SUFFIXES:
             reason = f"not a video by its suffix; expected one of {' '.join(SUFFIXES)}"
-        elif not path.is_file():
+        elif not os.path.isfile(path):
             reason = "no file, or a link that leads nowhere"
         elif name.action and name.action != label:
             note = f"its name says action {name.action}, its folder {label}"
-        rows.append({"clip": place.with_suffix("").as_posix(), "path": place.as_posix(), "class": label,
+        rows.append({"clip": (place.parent / place.stem).as_posix(), "path": place.as_posix(), "class": label,
                      "recording": name.recording, "scene": name.scene,
                      **({"take": name.take} if naming == "ntu" else {}),
                      "given_split": given_split or "", "reason": reason, "note": note, "target": target})
@@ -119,17 +124,17 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
             f"no clips in {folder.name}. Expected clips like", f"{folder.name}/{example}",
             f"{folder.name}/{classes[-1].title()}/any_name.mp4",
             f"{folder.name}/train/{classes[-1].title()}/any_name.mp4 (where the folders give the split)\nFound",
-            *(found or ["an empty folder" if folder.is_dir() else "no such folder"])]))
+            *(found or ["an empty folder" if os.path.isdir(folder) else "no such folder"])]))
     clips = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     first = clips[clips["reason"] == ""].groupby("target")["path"].transform("first")
     again = first[first != clips.loc[first.index, "path"]]
     clips.loc[again.index, "reason"] = "the same file as " + again
     usable = clips[clips["reason"] == ""]
+    if (usable["given_split"] != "").any():
+        beside = usable.index[usable["given_split"] == ""]
+        notes = clips.loc[beside, "note"] + "; in no split folder: it trains or validates"
+        clips.loc[beside, "note"] = notes.str.removeprefix("; ")
     clips.loc[usable.index, "clip"] = make_unique(usable["clip"], usable["path"])
     if naming == "ntu":
         clips["take"] = clips["take"].where(clips["take"] != "", clips["clip"])
     return clips.drop(columns="target")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", name).strip().lower())

@@ -16,6 +16,7 @@ LARGEST = 8_400_000  # pixels of a frame: a phone's 4K
 SLIMMEST = 16  # longer side of a frame divided by the shorter one: a line would become huge at a given height
 COMPLETE = 0.95  # share of a file's frames that must be there, and share of the frames in use that must be whole
 CLOSE = 0.002  # seconds by which two times may differ and count as equal
+LATE = 0.015  # seconds by which a frame may be late, as a camera's are; below 1/60, by which it is at 24 a second
 RATE = 30  # frames per second of the clips of both studies; videos of other rates are sampled at this one
 LONGEST_STILL = 30.0  # seconds from one frame to the next; after more than that, a file's clock has jumped
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
@@ -53,7 +54,7 @@ class VideoFacts:
     @property
     def samples(self) -> int:
         """Number of frames when it is sampled at `RATE`, as `stream_frames` does."""
-        return int(((self.frames - 1) / self.fps + CLOSE / 2) * RATE) + 1
+        return _count_samples((self.frames - 1) / self.fps, 1 / RATE)
 
 
 def probe(path: Path) -> VideoFacts:
@@ -66,15 +67,18 @@ def probe(path: Path) -> VideoFacts:
                 before = packet.dts
             if is_shown:
                 stamps.append((part, video.find_stamp(packet)))
+        stamps = stamps[len(stamps) - video.packets:]  # from the first key frame on
         if not stamps:
             raise UnreadableVideo("no frames in the file")
         for _, stamp in sorted(stamps, key=lambda pair: (pair[0], pair[1] or 0)):  # in the order of display
             video.tell_time(stamp)
-        steps, fps = len(stamps) - 1, video.rate
-        if abs(steps / fps - video.seconds) > CLOSE / 2:  # times may be rounded; this is another rate
-            fps = steps / video.seconds
         synthetic = video.container.metadata.get("comment") == SYNTHETIC_MARK
-        return VideoFacts(len(stamps), fps, video.stream.width, video.stream.height, synthetic)
+        facts = VideoFacts(len(stamps), video.rate, video.stream.width, video.stream.height, synthetic)
+        steps, samples = len(stamps) - 1, _count_samples(video.seconds, 1 / RATE)
+        # Times may be rounded; what is more, or another number of samples, is another rate.
+        if abs(steps / facts.fps - video.seconds) > CLOSE / 2 or facts.samples != samples:
+            facts.fps = steps / video.seconds
+        return facts
 
 
 def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
@@ -94,18 +98,20 @@ def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = No
             if number == last:
                 break
         else:
-            found, expected = (video.position, video.packets) if last is None else (number + 1, last + 1)
+            packets = video.packets // (2 if frame.interlaced_frame else 1)  # each of its two fields may have one
+            found, expected = (video.position, packets) if last is None else (number + 1, last + 1)
             if found < (COMPLETE if last is None else 1) * expected:
                 raise UnreadableVideo(f"damaged: only {found} of {expected} frames could be decoded")
-        if incomplete > (1 - COMPLETE) * used:
-            raise UnreadableVideo(f"damaged: {incomplete} of {used} frames are incomplete")
+        for bad, count in ((incomplete, used), (video.corrupt, video.packets)):
+            if bad > (1 - COMPLETE) * count:
+                raise UnreadableVideo(f"damaged: {bad} of {count} frames are incomplete")
 
 
 def sample_frames(path: Path, *, height: int, every: float, longest: float) -> Iterator[np.ndarray]:
     """Decode what is on screen every `every` seconds, whatever the frame rate; frames as those of `stream_frames`.
 
-    The last frame at or before each time is taken. TooLong when the video is longer than `longest` seconds;
-    UnreadableVideo as `probe`, and when the shape changes.
+    The last frame at or before each time is taken, or one that comes up to `LATE` after it. TooLong when the video is
+    longer than `longest` seconds; UnreadableVideo as `probe`, and when the shape changes.
     """
     if probe(path).duration > longest + CLOSE:
         raise TooLong(f"too long: more than {longest:g} seconds")
@@ -118,12 +124,16 @@ def sample_frames(path: Path, *, height: int, every: float, longest: float) -> I
 def _open(path: Path) -> Iterator["_Video"]:
     """Open a file; whatever fails here or in the block becomes an UnreadableVideo."""
     if not Path(path).is_file():
-        raise UnreadableVideo("no such file")
+        raise UnreadableVideo("not a regular file" if Path(path).exists() else "no such file")
     if Path(path).stat().st_size == 0:
         raise UnreadableVideo("empty file (0 bytes)")
     try:
         place = str(Path(path).absolute())  # FFmpeg takes what stands before the colon in 12:30.mp4 for a protocol
         container = av.open(place, metadata_errors="replace", container_options=ONLY_VIDEOS, options=LIMITS)
+    except PermissionError:
+        raise UnreadableVideo("cannot be read: permission denied") from None
+    except av.ArgumentError:  # what FFmpeg knows, and is not in ONLY_VIDEOS
+        raise UnreadableVideo("not one of the kinds that are read: MP4, MOV, MKV, WebM, AVI, MPEG, TS") from None
     except FAILURES as error:
         raise UnreadableVideo(f"not a video, or its header is missing: {_describe(error)}") from None
     with container:
@@ -141,6 +151,8 @@ def _open(path: Path) -> Iterator["_Video"]:
 
 class _Video:
     """An open file; `packets` and `position` are the frames read from it and decoded so far, `seconds` the last's time.
+
+    `corrupt` are the packets that lack data, `size` is that of the last frame, `changed` the frames before it came up.
 
     The first frame is at 0. Where a file's times go back, leap or are missing, time goes on by one frame.
     """
@@ -160,7 +172,8 @@ class _Video:
         self.aspect = float(self.stream.sample_aspect_ratio or 1)  # width of a pixel divided by its height
         _check_size(self.stream.width, self.stream.height, self.aspect)
         self.stream.codec_context.options = LIMITS
-        self.packets, self.position, self.shape, self.rotation = 0, 0, None, None
+        self.packets = self.corrupt = self.position = self.changed = 0
+        self.size = self.shape = self.rotation = None
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()  # two, since each keeps tables of its work
         # AVI files have no times of display (pts), and what was copied from them has wrong ones. As in FFmpeg's tools,
         # times of decoding (dts) stand in: they are in the order of the decoder's output, too.
@@ -180,13 +193,24 @@ class _Video:
     def read(self) -> Iterator[tuple[av.Packet, bool]]:
         """Yield packets, and whether a player shows their frames; UnreadableVideo in the end when the file is cut off.
 
-        After a cut without re-encoding, packets are there for others' sake, or are missing and not in use.
+        After a cut without re-encoding, packets are there for others' sake, or are missing and not in use. What is
+        stored or shown before the first key frame cannot be decoded, and is not counted.
         """
         stored = end = 0
+        is_keyed, first, is_timed = False, None, False
         for packet in self.container.demux(self.stream):
-            is_shown = packet.size > 0 and not packet.is_discard
+            stamp = self.find_stamp(packet)
+            is_timed |= stamp is not None
+            # Cameras that store a frame as two fields give times to the first alone.
+            is_shown = packet.size > 0 and not packet.is_discard and not (is_timed and stamp is None)
+            if packet.is_keyframe and not is_keyed:
+                self.packets, is_keyed, first = 0, True, stamp
+            elif first is not None and not packet.is_keyframe and (stamp is None or stamp < first):
+                is_shown = False
+            else:
+                first = None
             self.packets, stored = self.packets + is_shown, stored + (packet.size > 0)
-            end = max(end, (self.find_stamp(packet) or 0) + (packet.duration or 0))
+            end = max(end, (stamp or 0) + (packet.duration or 0))
             if packet.size or packet.dts is None:  # PyAV would take an empty one for the end of the file
                 yield packet, is_shown
         # Fewer than stated is no fault where the end is reached: cameras drop frames. AVI files count those, too.
@@ -198,9 +222,12 @@ class _Video:
         """Yield the frames in the order of display; `seconds` is the time of the last one."""
         self.stream.thread_type, stamps, wrong = "AUTO", (None, None), 0
         for packet, _ in self.read():
+            self.corrupt += packet.is_corrupt
             for frame in packet.decode():
                 self.position += 1
                 _check_size(frame.width, frame.height, self.aspect)
+                if self.size != (frame.width, frame.height):
+                    self.size, self.changed = (frame.width, frame.height), self.position - 1
                 before, stamps = stamps, (frame.pts, frame.dts)
                 if not self.by_dts and None not in before + stamps:
                     wrong += (stamps[0] <= before[0]) - (stamps[1] <= before[1])
@@ -215,13 +242,12 @@ class _Video:
         """Yield what is on screen every `every` seconds, from the first frame to the last."""
         taken, shown = 0, None
         for frame in self.decode():
-            while shown is not None and taken * every < self.seconds - CLOSE:
+            while shown is not None and taken * every < self.seconds - LATE:
                 yield shown
                 taken += 1
             shown = frame
-        while taken * every <= self.seconds + CLOSE:
+        for _ in range(taken, _count_samples(self.seconds, every)):
             yield shown
-            taken += 1
 
     def convert(self, frame: av.VideoFrame, height: int) -> np.ndarray:
         """Scale a frame to uint8 (height, width, 3), RGB, as shown; its shape must be that of the frames before."""
@@ -243,8 +269,13 @@ class _Video:
         picture = np.ascontiguousarray(image[::-1 if down < 0 else 1, ::-1 if right < 0 else 1])
         self.shape = self.shape or picture.shape
         if picture.shape != self.shape:
-            raise UnreadableVideo(f"its pictures change their shape after frame {self.position - 1}")
+            raise UnreadableVideo(f"its pictures change their shape after frame {self.changed}")
         return picture
+
+
+def _count_samples(seconds: float, every: float) -> int:
+    """Number of samples in a video whose last frame is at `seconds`; the same however that was computed."""
+    return int(round((seconds + CLOSE) / every, 6)) + 1
 
 
 def _check_size(width: int, height: int, aspect: float) -> None:
