@@ -117,6 +117,10 @@ ALLOWED = {"0": "must be greater than or equal to 1, found 0", "1.5": "must be a
     ("laptop.ntu.annotations.protocol", "random", "must be 'stratified', 'by_performer', 'by_scene', 'published', "
      "'cross_subject', 'cross_view' or 'cross_setup', found \"random\""),
     ("laptop.ntu.annotations.test_on", "last", "must be 'first_fold' or 'every_fold', found \"last\""),
+    ("laptop.handwash.annotations.shares", [8, 2], "must have at least 3 items after validation, not 2, found [8, 2]"),
+    ("laptop.ntu.annotations.shares", [8, 0, 2], "[1] must be greater than or equal to 1, found 0"),
+    ("published.ntu.training.scales", [1.2], "[0] must be less than or equal to 1, found 1.2"),
+    ("published.ntu.training.training_window", "begin", "must be 'random' or 'centre', found \"begin\""),
     ("published.ntu.evaluation.detailed.table_4", 4, "must be a valid string, found 4"),
     ("published.ntu.evaluation.alerts", "staggering", 'must be a valid list, found "staggering"'),
     ("laptop.ntu.pretraining.c3d.epochs", -1, "must be greater than or equal to 0, found -1"),
@@ -177,7 +181,7 @@ def test_whatever_a_file_holds_is_taken_or_refused_in_one_line(tmp_path_factory,
 
 
 def test_streams_are_normalised_by_their_network(tmp_path):
-    change(tmp_path, ("published.handwash.training.normalise", False))
+    change(tmp_path, ("laptop.handwash.architectures.three_stream.normalise", False))
     with pytest.raises(ValueError, match="^params.yaml: laptop.handwash.architectures.three_stream: normalise must "):
         read_params(tmp_path)
 

@@ -12,9 +12,15 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
+import torchvision
 import yaml
 from conftest import HANDWASH_CLASSES, ROOT
 from small import TWO_CORES, make_project, run, run_handwash, set_environment, shrink
+from test_weights import release
+
+from synthetic_clips.handwash import write_clips
+from synthetic_clips.ntu import write_clips as write_ntu_clips
 
 pytestmark = pytest.mark.timeout(1500)
 CONTENTS = yaml.safe_load((ROOT / "notebooks" / "21_report.yaml").read_text())
@@ -240,3 +246,92 @@ def test_clips_of_ones_own_take_the_place_of_the_embedded_ones(small_project, tm
     assert list(read_table(own, "handwash", "table_1")["clips"]) == [9, 9]
     assert len(read_table(own, "handwash", "mcnemar")) == 1, "a network for pictures and the landmark stream"
     assert "given by the folders" in (own / "reports" / "index.html").read_text()
+
+
+# The published profile: its sizes, windows, optimizers, splits and files of weights.
+
+
+def take_published(params: dict) -> None:
+    """The published profile for one epoch, with shorter lists; a network of each family, ResNets of both shortcuts."""
+    params["profile"] = "published"
+    params["handwash"]["models"] = ["convlstm", "cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet",
+                                    "three_stream"]
+    params["ntu"] |= {"source_classes": [], "everyday_classes": [], "models": [
+        "c3d", "resnet18", "resnet50", "resnext101", "mobilenetv2", "shufflenetv2", "squeezenet"]}
+    study = params["published"]["handwash"]
+    study["training"]["epochs"] = params["published"]["ntu"]["training"]["epochs"] = 1
+    study["settings"] |= {"epochs": 1, "grid_epochs": 1, "batch_sizes": [32], "learning_rates": [0.001], "sizes": [84],
+                          "augmentations": ["none", "translation", "contrast"]}
+    study["legacy_switches"]["epochs"] = 1
+    study["protocols"] |= {"epochs": 1, "compared_protocols": ["stratified"], "seeds": [0]}
+
+
+@pytest.fixture
+def published(tmp_path) -> tuple[Path, dict]:
+    """A project in the published profile without clips, and the variables that lead to random ImageNet weights."""
+    project = make_project(tmp_path / "project", take_published)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    for name in ("alexnet", "resnet50", "densenet121"):
+        file = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url.rpartition("/")[2]
+        torch.save(torchvision.models.get_model(name).state_dict(), hub / file)
+    for name, start in params["published"]["ntu"]["pretraining"].items():
+        if start["released"] and name in params["ntu"]["models"]:
+            release(project / "weights" / start["released"], name, name)
+    return project, TWO_CORES | {"TORCH_HOME": str(tmp_path / "torch")}
+
+
+def repro(project: Path, study: str, variables: dict) -> None:
+    """All stages of one study."""
+    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+    run(project, "dvc", "repro", *(name for name in stages if name.startswith(f"{study}_")), cores=variables)
+
+
+@pytest.mark.slow
+def test_study_a_runs_in_the_published_profile(published):
+    project, variables = published
+    write_clips(project / "data" / "handwash", performers=3, takes=1, duration=1.2, processes=2)
+    repro(project, "handwash", variables)
+    build = project / "build" / "handwash"
+    assert pd.read_csv(build / "annotations" / "splits.csv")["subset"].value_counts().to_dict() == {
+        "training": 29, "validation": 4, "testing": 3}  # of 36, in the shares of 573, 77 and 61
+    expected = {"window": 16, "batch_size": 32, "learning_rate": 0.001, "betas": [0.9, 0.9], "gamma": 0.9, "epochs": 1}
+    for name in ("convlstm", "cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet", "three_stream"):
+        card = json.loads((build / "models" / name / "fold_1" / "card.json").read_text())
+        own = name != "three_stream"
+        values = expected | {"size": 64 if own else 128, "colour": "bgr" if own else "rgb", "normalise": not own}
+        assert {key: card["training"][key] for key in values} == values
+        assert card["preprocessing"]["std"] == [1.0] * 3, "three_stream normalises its streams itself"
+        assert bool(card["training"]["weights"]) == card["training"]["frozen_backbone"] == (
+            name in ("cnn_lstm_resnet50", "cnn_lstm_alexnet", "three_stream"))
+    assert "At 64 pixels, 10 frames, 1 epochs" in (build / "notebooks" / "06_handwash_settings.ipynb").read_text()
+    tables = {name: len(pd.read_csv(build / folder / f"{name}.csv")) for folder, name in (
+        ("evaluation", "table_1"), ("settings", "table_2"), ("settings", "table_3"), ("settings", "table_4"),
+        ("streams", "table_5"), ("legacy_switches", "legacy_switches"), ("protocols", "protocols"))}
+    assert tables == {"table_1": 4, "table_2": 1, "table_3": 1, "table_4": 3, "table_5": 5, "legacy_switches": 7,
+                      "protocols": 1}
+
+
+@pytest.mark.slow
+def test_study_b_runs_in_the_published_profile(published):
+    project, variables = published
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    write_ntu_clips(project / "data" / "ntu", performers=[1], actions=params["ntu"]["classes"], frames=36, processes=2)
+    repro(project, "ntu", variables)
+    build = project / "build" / "ntu"
+    assert pd.read_csv(build / "annotations" / "splits.csv")["subset"].value_counts().to_dict() == {
+        "training": 12, "validation": 2, "testing": 4}
+    expected = {"window": 16, "stride": 2, "size": 112, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.001,
+                "momentum": 0.9, "dampening": 0.9, "schedule": "steps", "milestones": [40], "crop": "corner"}
+    for name in params["ntu"]["models"]:
+        released = params["published"]["ntu"]["pretraining"][name]["released"]
+        for start, file in {"scratch": None} | ({"pretrained": f"weights/{released}"} if released else {}).items():
+            card = json.loads((build / "models" / name / start / "fold_1" / "card.json").read_text())
+            values = expected | {"weights": file}
+            assert {key: card["training"][key] for key in values} == values
+            assert card["clip"].items() >= {"size": 112, "window": 16, "stride": 2}.items()
+    table = pd.read_csv(build / "evaluation" / "table_3.csv").set_index("model")
+    assert list(table.index) == params["ntu"]["models"] and (table["clips"] == 4).all()
+    assert table["start"].to_dict() == {name: "scratch" if name == "c3d" else "pretrained" for name in table.index}
+    assert table.loc["c3d", "published_top1"] == 0.516, "its published number is from scratch, too"

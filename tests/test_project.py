@@ -15,7 +15,7 @@ from conftest import HANDWASH_CLASSES, ROOT
 
 from health_actions.data.clips import NTU_ACTIONS
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
-from health_actions.data.transforms import AUGMENTATIONS
+from health_actions.data.transforms import AUGMENTATIONS, SCALES
 from health_actions.learning.recipe import Recipe
 from health_actions.learning.scores import count_confusions, list_mix_ups
 from health_actions.params import BASE, overlay, read_stage
@@ -129,12 +129,34 @@ def test_the_values_of_a_profile_make_recipes_and_name_what_exists(profile):
 def test_the_published_profile_is_the_papers_protocol():
     study = VALUES["published"]["ntu"]
     expected = {"window": 16, "stride": 2, "size": 112, "batch_size": 64, "optimizer": "sgd", "learning_rate": 0.001,
-                "schedule": "steps", "milestones": [40], "gamma": 0.1, "epochs": 50}
+                "schedule": "steps", "milestones": [40], "gamma": 0.1, "epochs": 50, "momentum": 0.9, "dampening": 0.9,
+                "weight_decay": 0.001, "crop": "corner", "scales": list(SCALES), "middle_square": False}
     assert {name: study["training"][name] for name in expected} == expected
     pretrained = {name for name, options in study["pretraining"].items() if options["released"]}
     starts = {name: (study["training"] | options)["starts"] for name, options in study["architectures"].items()}
     assert pretrained == {name for name in starts if "pretrained" in starts[name]}
     assert {"c3d", *pretrained} >= {*PAPERS_NETWORKS} and "c3d" not in pretrained
+    study = VALUES["published"]["handwash"]
+    expected = {"epochs": 50, "batch_size": 32, "learning_rate": 0.001, "betas": [0.9, 0.9], "weight_decay": 1e-5,
+                "gamma": 0.9, "colour": "bgr", "window": 16}
+    for name in PAPER["table_1"]:  # divided by 255 and nothing else
+        recipe = Recipe(architecture=name, **{key: value for key, value in (
+            study["training"] | study["architectures"][name]).items() if key != "folds_trained"})
+        assert recipe.normalisation == ([0.0] * 3, [1.0] * 3) and recipe.size == 64
+        assert {key: getattr(recipe, key) for key in expected} == expected
+    counts, split = PAPER["clips"], study["annotations"]
+    assert split["shares"][1:] == [counts["validation"], counts["testing"]] and sum(split["shares"]) == counts["total"]
+    assert split["keep_duplicates"] and study["settings"]["grid_window"] == 10
+
+
+def test_the_laptop_profile_takes_none_of_what_the_papers_did_to_their_input_and_splits():
+    a, b = (overlay(VALUES[BASE][study], VALUES["laptop"][study]) for study in ("handwash", "ntu"))
+    for study in (a, b):
+        assert study["annotations"]["shares"] is None and not study["annotations"]["keep_duplicates"]
+        assert all((study["training"] | options).get("colour") == "rgb" for options in study["architectures"].values())
+    assert all((a["training"] | options)["normalise"] for options in a["architectures"].values())
+    assert a["training"]["augmentation_probability"] == 0.5 and a["settings"]["grid_window"] is None
+    assert b["training"]["dampening"] == 0 and b["training"]["scales"] == list(SCALES)
 
 
 def test_the_classes_are_those_of_the_papers():

@@ -2,7 +2,7 @@ import itertools
 
 import pandas as pd
 import pytest
-from conftest import CLASSES, make_clips
+from conftest import CLASSES, HANDWASH_CLASSES, make_clips
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -70,6 +70,49 @@ def test_a_stratified_split_tests_every_clip_once_and_spreads_the_classes(clips,
     check_whole(splits, clips)
     spread = splits[splits["subset"] == "testing"].groupby(["class", "fold"]).size().unstack(fill_value=0)
     assert (spread.max(axis=1) - spread.min(axis=1)).max() <= 1
+
+
+# Shares of one split, as study A's.
+
+
+def make_labelled(sizes) -> pd.DataFrame:
+    """So many clips of each class."""
+    labels = [label for label, size in zip(HANDWASH_CLASSES, sizes) for _ in range(size)]
+    return make_clips([(f"c{number}", label, f"{number:03d}", "G01") for number, label in enumerate(labels)])
+
+
+def test_711_clips_are_split_into_the_numbers_of_the_paper_with_five_or_six_of_each_class_in_the_test():
+    clips = make_labelled([59] * 9 + [60] * 3)
+    splits = make_splits(clips, protocol="stratified", folds=10, shares=[573, 77, 61])
+    assert splits["subset"].value_counts().to_dict() == {"training": 573, "validation": 77, "testing": 61}
+    assert sorted(splits[splits["subset"] == "testing"]["class"].value_counts()) == [5] * 11 + [6]  # as in Figure 6
+    other = make_splits(clips, protocol="stratified", folds=10, shares=[573, 77, 61], seed=1)
+    assert not other.equals(splits) and list(other["clip"]) == list(splits["clip"]) == list(clips["clip"])
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.lists(st.integers(1, 9), min_size=3, max_size=3),
+       st.sampled_from(["stratified", "published"]), st.integers(0, 5))
+def test_other_numbers_of_clips_are_split_in_the_same_shares_with_the_classes_spread(sizes, shares, protocol, seed):
+    clips = make_labelled(sizes)
+    wanted = {subset: max(1, round(len(clips) * share / sum(shares)))
+              for subset, share in zip(["validation", "testing"], shares[1:])}
+    assume(len(clips) > max(2, sum(wanted.values())))
+    splits = make_splits(clips, protocol=protocol, folds=3, shares=shares, seed=seed)
+    assert splits["fold"].eq(1).all() and list(splits["clip"]) == list(clips["clip"])
+    assert splits["subset"].value_counts().to_dict() == wanted | {"training": len(clips) - sum(wanted.values())}
+    tested = pd.crosstab(splits["class"], splits["subset"])["testing"]
+    even = splits["class"].value_counts() * wanted["testing"] / len(clips)
+    assert ((tested - even).abs() <= 1).all()
+
+
+def test_shares_are_of_random_splits_alone_and_leave_clips_to_train_on(index):
+    grouped = make_splits(index, protocol="by_performer", folds=3, shares=[8, 1, 1])
+    pd.testing.assert_frame_equal(grouped, make_splits(index, protocol="by_performer", folds=3))
+    given = make_splits(index.assign(given_split=["training", "validation", "testing"] * 4), protocol="stratified",
+                        folds=3, shares=[8, 1, 1])
+    assert (given["subset"] == "testing").sum() == 4
+    with pytest.raises(ValueError, match=r"the shares \[1, 9, 9\] leave none of 12 clips to train on"):
+        make_splits(index, protocol="stratified", folds=3, shares=[1, 9, 9])
 
 
 def test_the_first_fold_alone_is_the_first_of_every_fold(index):

@@ -173,6 +173,18 @@ def test_schedules_fall_by_steps_and_by_epochs_and_one_cycle_rises_first():
     assert (np.diff(rates[:peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all() and rates[-1] < 1e-6
 
 
+@pytest.mark.parametrize(("dampening", "length"), [(0.0, 10), (0.9, 1)])
+def test_dampening_as_high_as_the_momentum_makes_steps_a_tenth_as_long(dampening, length):
+    layer = nn.Linear(1, 1, bias=False)
+    optimizer = build_optimizer(layer, make_recipe(optimizer="sgd", dampening=dampening, learning_rate=0.001))
+    for _ in range(100):  # of the same gradient, 1
+        before = layer.weight.item()
+        optimizer.zero_grad()
+        layer.weight.sum().backward()
+        optimizer.step()
+    assert before - layer.weight.item() == pytest.approx(0.001 * length, rel=1e-2)
+
+
 # What a switch or an augmentation changes in training, and what it leaves as it is.
 
 
@@ -244,6 +256,15 @@ def test_what_is_tested_on_leaves_training_as_it_is(observe, switch):
         assert torch.equal(base.items["training", epoch], other.items["training", epoch])
         assert torch.equal(base.labels["training", epoch], other.labels["training", epoch])
     assert all(is_same(before, after) for before, after in zip(base.weights, other.weights, strict=True))
+
+
+def test_training_windows_lie_at_random_or_in_the_centre(observe):
+    drawn, fixed = observe(), observe(training_window="centre")
+    assert is_same(dict(enumerate(drawn.labels.values())), dict(enumerate(fixed.labels.values())))
+    sums = [[sorted(run.items["training", epoch].double().sum((1, 2, 3, 4)).tolist()) for epoch in (0, 1)]
+            for run in (drawn, fixed)]
+    assert sums[0][0] != pytest.approx(sums[0][1], abs=1e-6) and sums[1][0] == pytest.approx(sums[1][1], abs=1e-6)
+    assert torch.equal(drawn.items["validation", 0], fixed.items["validation", 0])
 
 
 def test_random_test_windows_differ_between_epochs_and_seeds(observe):

@@ -10,9 +10,10 @@ from torchvision.transforms.v2 import functional
 from health_actions.data.transforms import (
     AUGMENTATIONS,
     CORNERS,
+    CROPS,
     SCALES,
     ChangeBackground,
-    MultiScaleCornerCrop,
+    MultiScaleCrop,
     build_augmentation,
     build_input_transform,
     build_spatial,
@@ -166,7 +167,7 @@ def test_a_training_box_is_a_square_inside_the_picture(width, height, scale, cor
     (lambda: build_spatial("corner", 1), "2 pixels or more, found .* size 1"),
     (lambda: mirror_class("step_2_left", ["step_2_left"]), "a mirrored clip of step_2_left shows step_2_right, which"),
     (lambda: build_augmentation("translate"), "'translate'; known: none, translation, contrast, mirror"),
-    (lambda: build_spatial("centre", 32), "the crop squash or corner .* found crop 'centre'"),
+    (lambda: build_spatial("corners", 32), "the crop squash, corner, centre, random and .* found crop 'corners'"),
     (lambda: build_spatial("corner", 32, flip=1.5), "interval"),
     (lambda: place_frames(0, 16, 2), "numbers of 1 or more, found length 0, window 16, stride 2"),
     (lambda: place_frames(30, 0, 2), "found length 30, window 0"),
@@ -186,7 +187,7 @@ def test_an_impossible_transform_is_an_error_that_says_what_was_expected(call, m
 def test_presets_give_squares_of_the_same_dtype_and_range_and_treat_all_frames_alike(width, height, size, dtype, seed):
     frame = torch.randint(60, 200, (3, height, width), generator=draw_from(seed)).to(dtype)
     clip = frame.expand(4, 3, height, width).clone()
-    for change in (*build_spatial("squash", size), *build_spatial("corner", size)):
+    for change in (change for crop in ("squash", "corner", "random") for change in build_spatial(crop, size)):
         result = transform(change, clip, seed)
         assert result.shape == (4, 3, size, size) and result.dtype == dtype
         assert torch.equal(result, result[:1].expand_as(result))
@@ -202,10 +203,42 @@ def test_squash_scales_the_whole_frame_without_a_draw():
 
 def test_every_scale_and_corner_is_drawn():
     torch.manual_seed(0)
-    crop, clip = MultiScaleCornerCrop(16), torch.zeros(1, 3, 240, 427, dtype=torch.uint8)
+    crop, clip = MultiScaleCrop(16), torch.zeros(1, 3, 240, 427, dtype=torch.uint8)
     drawn = [crop.make_params([clip]) for _ in range(400)]
     assert {(params["scale"], params["corner"]) for params in drawn} == {(s, c) for s in SCALES for c in CORNERS}
     assert all(params["box"] == corner_box(427, 240, params["scale"], params["corner"]) for params in drawn)
+
+
+def draw_boxes(crop: str, width: int, height: int, seed: int, **settings) -> list[dict]:
+    """What a training crop draws for one frame, 200 times."""
+    torch.manual_seed(seed)
+    cut, frame = build_spatial(crop, 16, **settings)[0].transforms[0], draw_noise(width, height)[None]
+    return [cut.make_params([frame]) for _ in range(200)]
+
+
+@given(st.integers(3, 500), st.integers(3, 500), st.integers(0, 2**31))
+def test_a_random_crop_is_a_square_of_a_scale_anywhere_in_the_frame(width, height, seed):
+    for drawn in draw_boxes("random", width, height, seed)[:20]:
+        left, top, right, bottom = drawn["box"]
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height and drawn["corner"] == ""
+        assert right - left == bottom - top == int(min(width, height) * drawn["scale"])
+
+
+def test_a_random_crop_reaches_every_edge_and_a_central_one_stays_in_the_middle():
+    left, top, right, bottom = zip(*(drawn["box"] for drawn in draw_boxes("random", 30, 20, 0)))
+    assert (min(left), min(top), max(right), max(bottom)) == (0, 0, 30, 20)
+    central = draw_boxes("centre", 427, 240, 0)
+    assert {drawn["box"] for drawn in central} == {corner_box(427, 240, scale, "c") for scale in SCALES}
+    frame = draw_noise(60, 40)
+    tested = [build_spatial(crop, 32)[1](frame) for crop in CROPS]
+    assert all(torch.equal(frame, tested[0]) for frame in tested), "the kinds differ in training alone"
+
+
+@pytest.mark.parametrize("crop", CROPS)
+def test_scales_are_those_asked_for(crop):
+    drawn = draw_boxes(crop, 427, 240, 0, scales=[1.0, 0.5])
+    assert {box["scale"] for box in drawn} == {1.0, 0.5}
+    assert {box["box"][2] - box["box"][0] for box in drawn} == {240, 120}
 
 
 # Study B: frames

@@ -60,7 +60,7 @@ Protocol = Literal["stratified", "by_performer", "by_scene", "published"]
 FRAMES = {"height": Size, "quality": Annotated[int, Strict(), Field(ge=1, le=95)], "address": str,
           "backend": Literal["threading", "loky", "multiprocessing", "sequential", "dask"]}
 ANNOTATIONS = {"folds": Folds, "test_on": Literal["first_fold", "every_fold"], "seed": Seed,
-               "keep_duplicates": StrictBool}
+               "keep_duplicates": StrictBool, "shares": recipe.Three[Count] | None}
 STUDY = {"classes": Annotated[list[Class], Field(min_length=2)], "models": Some[Architecture],
          "reject": section(unknown_clips=Whole),
          "landmark_training": section(epochs=Count, balance=Share, seed=Seed),
@@ -71,8 +71,8 @@ HANDWASH = section(
     annotations=section(**ANNOTATIONS, protocol=Protocol), training=HandwashTraining,
     architectures=dict[Architecture, HandwashTraining],
     settings=section(base=str, folds_trained=Count, epochs=Count, grid_epochs=Count, grid_size=Size | None,
-                     augmentation_size=Size | None, batch_sizes=Some[Count], learning_rates=Some[recipe.Rate],
-                     sizes=Some[Size], augmentations=Some[recipe.Augmentation]),
+                     grid_window=recipe.Window | None, augmentation_size=Size | None, batch_sizes=Some[Count],
+                     learning_rates=Some[recipe.Rate], sizes=Some[Size], augmentations=Some[recipe.Augmentation]),
     errors=section(base=str, saliency_clips=Whole, most_errors=Whole),
     legacy_switches=section(base=str, folds_trained=Count, epochs=Count, repeats=Count),
     protocols=section(base=str, epochs=Count, compared_protocols=Some[Protocol], compared_folds=Folds,

@@ -20,8 +20,8 @@ NTU_PROTOCOLS = {
 }
 
 
-def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold",
-                seed: int = 0) -> pd.DataFrame:
+def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold", seed: int = 0,
+                shares: list[int] | None = None) -> pd.DataFrame:
     """Assign every clip to training, validation or testing.
 
     The set is cut into `folds` parts (at least 3; fewer where there are fewer recordings or scenes) with the classes
@@ -32,7 +32,8 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
     Protocols: "stratified" (classes balanced alone; "published", of both papers, is the same), "by_performer" and
     "by_scene" (no recording, or scene, in two subsets), NTU's "cross_subject" (listed performers train), "cross_view"
     (cameras 2 and 3 train) and "cross_setup" (even setups train), which make one fold; there a fifth of the training
-    performers validates.
+    performers validates. With `shares`, relative numbers of training, validation and test clips, "stratified" and
+    "published" make one fold of these sizes; the other protocols do not look at them.
 
     Returns one row a clip and fold: clip, class, recording, scene (and take where there is one), fold (from 1), subset.
     """
@@ -54,6 +55,8 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
     listed = clips.filter(["clip", "class", "recording", "scene", "take"])
     if (clips["given_split"] != "").any():
         return listed.assign(fold=1, subset=_complete_given(clips, seed))
+    if shares and PROTOCOLS[protocol] is None:
+        return listed.assign(fold=1, subset=_deal_out(clips["class"], shares, seed))
     parts = cut_parts(clips, PROTOCOLS[protocol], folds, seed)
     count, splits = parts.max() + 1, []
     for fold in range(count if test_on == "every_fold" else 1):
@@ -94,6 +97,20 @@ def cut_parts(clips: pd.DataFrame, group_column: str | None, folds: int, seed: i
         for part, (_, chosen) in enumerate(cutter.split(clips, labels, groups)):
             parts[chosen] = part
     return np.unique(parts, return_inverse=True)[1]  # a large group may leave a part empty
+
+
+def _deal_out(labels: pd.Series, shares: list[int], seed: int) -> np.ndarray:
+    """The subsets of clips in the shares given, rounded to whole clips, at least one each; classes spread evenly."""
+    mixed = labels.reset_index(drop=True).sample(frac=1, random_state=seed)
+    # A clip's place in its class, 0-1: in the order of these places all classes come up side by side.
+    places = (mixed.groupby(mixed).cumcount() + 0.5) / mixed.map(mixed.value_counts())
+    order = places.sort_values(kind="stable").index
+    validation, testing = (max(1, round(len(labels) * share / sum(shares))) for share in shares[1:])
+    if validation + testing >= len(labels):
+        raise ValueError(f"the shares {shares} leave none of {len(labels)} clips to train on")
+    subset = np.full(len(labels), "training", dtype=object)
+    subset[order[:testing]], subset[order[testing:testing + validation]] = "testing", "validation"
+    return subset
 
 
 def _complete_given(clips: pd.DataFrame, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ right, bottom) in pixels, right and bottom excluded.
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torchvision.transforms import v2
@@ -14,6 +15,7 @@ from torchvision.transforms.v2 import functional
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 SCALES = (1.0, 0.97, 0.9409, 0.912673, 0.88529281)  # of the short side: study B's training crops
 CORNERS = ("c", "tl", "tr", "bl", "br")  # where a crop lies: centre, top left, top right, bottom left, bottom right
+CROPS = {"corner": CORNERS, "centre": ("c",), "random": ()}  # study B's kinds -> corners to draw from; (): anywhere
 
 
 class ChangeBackground(v2.Transform):
@@ -83,19 +85,26 @@ def corner_box(width: int, height: int, scale: float, corner: str) -> tuple[int,
     return left, top, left + side, top + side
 
 
-class MultiScaleCornerCrop(v2.Transform):
-    """Study B's training crop: a `corner_box` whose scale and corner are drawn, scaled bilinearly to size x size."""
+class MultiScaleCrop(v2.Transform):
+    """Study B's training crop: a square of which scale and place are drawn, scaled bilinearly to size x size.
 
-    def __init__(self, size: int):
+    Its place is one of `corners` (see `corner_box`), or anywhere in the frame where there are none.
+    """
+
+    def __init__(self, size: int, corners: Sequence[str] = CORNERS, scales: Sequence[float] = SCALES):
         super().__init__()
-        self.size = size
+        self.size, self.corners, self.scales = size, corners, scales
 
     def make_params(self, flat_inputs: list) -> dict:
-        """Draw scale, corner and box once for all frames, by torch's global generator."""
+        """Draw scale, corner ("" for anywhere) and box once for all frames, by torch's global generator."""
         height, width = functional.get_size(flat_inputs[0])
-        scale = SCALES[int(torch.randint(len(SCALES), ()))]
-        corner = CORNERS[int(torch.randint(len(CORNERS), ()))]
-        return {"scale": scale, "corner": corner, "box": corner_box(width, height, scale, corner)}
+        scale = self.scales[int(torch.randint(len(self.scales), ()))]
+        if self.corners:
+            corner = self.corners[int(torch.randint(len(self.corners), ()))]
+            return {"scale": scale, "corner": corner, "box": corner_box(width, height, scale, corner)}
+        side = corner_box(width, height, scale, "tl")[2]
+        left, top = (round(float(torch.rand(())) * (length - side)) for length in (width, height))
+        return {"scale": scale, "corner": "", "box": (left, top, left + side, top + side)}
 
     def transform(self, inpt: torch.Tensor, params: dict) -> torch.Tensor:
         """(..., 3, height, width) -> (..., 3, size, size) of the same dtype and range."""
@@ -103,23 +112,25 @@ class MultiScaleCornerCrop(v2.Transform):
         return functional.resized_crop(inpt, top, left, bottom - top, right - left, [self.size, self.size])
 
 
-def build_spatial(crop: str, size: int, *, flip: float = 0.5, middle_square: bool = False
-                  ) -> tuple[v2.Transform, v2.Transform]:
+def build_spatial(crop: str, size: int, *, flip: float = 0.5, middle_square: bool = False,
+                  scales: Sequence[float] | None = None) -> tuple[v2.Transform, v2.Transform]:
     """How frames become size x size pixels: (transform of training clips, transform of all others).
 
-    "squash" (study A) scales the whole frame to a square, whatever its shape. "corner" (study B): training clips by
-    `MultiScaleCornerCrop`, then mirrored with the probability `flip`; of others the short side is scaled to `size`,
-    then the square in the centre is cut. Study B's paper mirrors first: the same, since left and right corners are
-    drawn equally often, but slower. `middle_square` crops the square in the middle of the frame: of a person in a wide
-    one, four in five of the paper's crops show a part or nothing.
+    "squash" (study A) scales the whole frame to a square, whatever its shape. Study B's crops, of `scales` (by default
+    `SCALES`), are "corner" (at a corner or the centre), "centre" and "random" (anywhere): training clips by
+    `MultiScaleCrop`, then mirrored with the probability `flip`; of others the short side is scaled to `size`, then the
+    square in the centre is cut. Study B's paper mirrors first: the same, since left and right are drawn equally often,
+    but slower. `middle_square` crops the square in the middle of the frame: of a person in a wide one, four in five of
+    the paper's crops show a part or nothing.
     """
-    if crop not in ("squash", "corner") or size < 2:  # torch fails inside at one pixel of uint8
-        raise ValueError("expected the crop squash or corner and a size of 2 pixels or more, "
+    if crop not in ("squash", *CROPS) or size < 2:  # torch fails inside at one pixel of uint8
+        raise ValueError(f"expected the crop {', '.join(('squash', *CROPS))} and a size of 2 pixels or more, "
                          f"found crop {crop!r} and size {size}")
     if crop == "squash":
         return v2.Resize([size, size]), v2.Resize([size, size])
     square = [v2.Lambda(_cut_middle_square)] if middle_square else []
-    training = v2.Compose([*square, MultiScaleCornerCrop(size), v2.RandomHorizontalFlip(flip)])
+    cut = MultiScaleCrop(size, CROPS[crop], scales or SCALES)
+    training = v2.Compose([*square, cut, v2.RandomHorizontalFlip(flip)])
     return training, v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
 
 

@@ -34,15 +34,16 @@ class FeatureDataset(Dataset):
         window, stride: frames of an item, and from one to the next.
         features, rows: as of `load_features`, and clip -> row there. An augmented item is one of the copies.
         draw: what random windows and augmentations derive from, (seed, fold, epoch); None takes the centre window.
+        place: of the window where `draw` is given, "random" or "centre".
         probability, mirrored: share of items that are augmented, 0-1; class numbers of these where they change.
     """
 
     def __init__(self, clips: pd.DataFrame, *, classes: list[str], window: int, stride: int = 1,
                  features: torch.Tensor | None = None, rows: dict[str, int] | None = None, probability: float = 0.0,
-                 draw: tuple[int | str, ...] | None = None, mirrored: list[int] | None = None):
+                 draw: tuple[int | str, ...] | None = None, mirrored: list[int] | None = None, place: str = "random"):
         self.clips, self.labels = list(clips["clip"]), [classes.index(name) for name in clips["class"]]
         self.window, self.stride, self.features, self.rows = window, stride, features, rows
-        self.draw, self.probability, self.mirrored = draw, probability, mirrored
+        self.draw, self.probability, self.mirrored, self.place = draw, probability, mirrored, place
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -55,7 +56,7 @@ class FeatureDataset(Dataset):
     def draw_item(self, index: int, length: int) -> tuple[torch.Tensor, bool, int, torch.Generator | None]:
         """Frame numbers (window,), whether the item is augmented, its class number, and what draws the rest."""
         generator = None if self.draw is None else derive_generator(*self.draw, index)
-        place = "random" if generator else "centre"
+        place = self.place if generator else "centre"
         numbers = transforms.place_frames(length, self.window, self.stride, place, generator)
         augmented = self.probability > 0 and bool(torch.rand((), generator=generator) < self.probability)
         label = self.labels[index]
@@ -79,7 +80,7 @@ class ClipDataset(FeatureDataset):
         self.frames_folder, self.spatial, self.input_transform = Path(frames_folder), spatial, input_transform
         self.augmentation, self.windows, self.change = augmentation, windows, change
         # A fixed transform is computed once for all epochs; a random one, or one of changed frames, for each item.
-        drawn = any(isinstance(part, transforms.MultiScaleCornerCrop) for part in getattr(spatial, "transforms", []))
+        drawn = any(isinstance(part, transforms.MultiScaleCrop) for part in getattr(spatial, "transforms", []))
         self.fixed = "" if drawn or change else str(spatial)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
@@ -114,13 +115,15 @@ def build_datasets(recipe: Recipe, splits: pd.DataFrame, classes: list[str], fra
     training, choosing = (splits[splits["subset"] == subset] for subset in ("training", recipe.choose_on))
     augmentation = transforms.build_augmentation(recipe.augmentation)
     common = {"classes": classes, "window": recipe.window, "stride": recipe.stride}
-    changes = {"probability": recipe.augmentation_probability if augmentation else 0.0}
+    changes = {"probability": recipe.augmentation_probability if augmentation else 0.0,
+               "place": recipe.training_window}
     if recipe.augmentation == "mirror":
         changes["mirrored"] = [classes.index(transforms.mirror_class(label, classes)) for label in classes]
     if features is not None:
         common |= {"features": features, "rows": rows}
         return FeatureDataset(training, **common, **changes), FeatureDataset(choosing, **common)
-    crops = transforms.build_spatial(recipe.crop, recipe.size, flip=recipe.flip, middle_square=recipe.middle_square)
+    crops = transforms.build_spatial(recipe.crop, recipe.size, flip=recipe.flip, middle_square=recipe.middle_square,
+                                     scales=recipe.scales)
     common |= {"frames_folder": frames_folder,
                "input_transform": transforms.build_input_transform(*recipe.normalisation, recipe.colour)}
     return (ClipDataset(training, spatial=crops[0], augmentation=augmentation, **common, **changes),

@@ -19,6 +19,7 @@ Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]  # of numpy
 Number = Annotated[float, Strict(), Field(ge=0)]
 Rate = Annotated[float, Strict(), Field(gt=0)]
 Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Scale = Annotated[float, Strict(), Field(gt=0, le=1)]
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Augmentation = Literal["none", "translation", "contrast", "mirror", "camera"]
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -40,9 +41,11 @@ class RecipeFields:
     weights: str | None = None  # None: random; "imagenet"; or the path of a model folder or a checkpoint, from the root
     options: dict[str, Any] = field(default_factory=dict)  # further arguments of `build_model`
     stride: Count = 1
-    crop: Literal["squash", "corner"] = "squash"  # study A's, or study B's; see `build_spatial`
-    flip: Share = 0.5  # share of corner crops that are mirrored
-    middle_square: StrictBool = False  # corner crops of the square in the middle alone
+    crop: Literal["squash", "corner", "centre", "random"] = "squash"  # study A's, or study B's; see `build_spatial`
+    scales: Some[Scale] | None = None  # of study B's training crops: shares of the short side; None: the published five
+    flip: Share = 0.5  # share of study B's training crops that are mirrored
+    middle_square: StrictBool = False  # study B's crops of the square in the middle alone
+    training_window: Literal["random", "centre"] = "random"  # where the window of a training clip lies
     augmentation: Augmentation = "none"  # of training clips, see `build_augmentation`
     augmentation_probability: Share = 0.5  # share of training clips that are augmented
     augmented_copies: Count = 2  # augmented versions of a clip that a frozen backbone sees; an epoch draws one of them
@@ -56,8 +59,8 @@ class RecipeFields:
     window_seed: Seed = 0  # of these random windows
     choose_on: Literal["validation", "testing"] = "validation"  # chooses the epoch; "testing" makes its score too high
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    momentum: Share = 0.9  # of sgd, and dampening
-    dampening: Share = 0.0
+    momentum: Share = 0.9  # of sgd
+    dampening: Share = 0.0  # of sgd: a step adds 1 - dampening of its gradient to the momentum
     schedule: Literal["exponential", "steps", "one_cycle"] = "exponential"  # of the learning rate; steps: at milestones
     milestones: list[Count] = field(default_factory=list)
     label_smoothing: Share = 0.0  # share of the target that is spread over all classes
