@@ -4,18 +4,22 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import CLASSES, ROOT, draw_square, write_video
 from random_models import save_random_model
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from health_actions.cli import app
 from health_actions.data import sandbox
+from health_actions.data.clips import NTU_ACTIONS
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,7 @@ def project(tmp_path_factory, data_folder, frames_folder, splits, index):
     study = params["laptop"]["handwash"]
     study["training"] |= {"epochs": 1, "window": 8, "precision": "32-true"}
     study["architectures"]["cnn_lstm_custom"] = {"size": 32, "options": {"lstm_width": 16}}
+    study["architectures"]["cnn_lstm_resnet50"] |= {"size": 32, "options": {"lstm_width": 16, "freeze": True}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     build = root / "build" / "handwash"
     shutil.copytree(frames_folder, build / "frames")
@@ -150,7 +155,17 @@ def test_a_video_above_30_seconds_has_events_and_a_timeline(call, project):
     (["predict", "clips", "--study", "ntu"], "no model 'landmarks' of study ntu; there are: none. make repro trains"),
     (["predict", "clips", "--study", "handwash", "--model", "alexnet"], "there are: cnn_lstm_custom"),
     (["evaluate", "--study", "ntu"], "run make repro first"),
-    (["train", "--arch", "alexnet", "--save-dir", "x"], "no architecture 'alexnet' of study handwash; it has "),
+    (["predict", "clips"], "which study? give --study handwash (hand washing) or --study ntu (medical actions), or "),
+    (["evaluate"], "which study? give --study handwash (hand washing) or --study ntu (medical actions), or a model by"),
+    (["predict", "--study", "ntu"], "no video named: give paths of videos"),
+    (["predict", "clips", "--checkpoint", "none.pt"], "none.pt: expected a released checkpoint file or a model folder"),
+    (["predict", "clips", "--checkpoint", "clips/Step_1/damaged.mp4"], "no checkpoint that can be read safely"),
+    (["predict", "clips", "--checkpoint", "clips"], "no trained fold in "),
+    (["evaluate", "--checkpoint", "build/handwash/models/cnn_lstm_custom", "--arch", "alexnet"],
+     "holds cnn_lstm_custom, not alexnet: give this name, or none"),
+    (["evaluate", "--checkpoint", "build/handwash/models/cnn_lstm_custom", "--study", "ntu"],
+     "is a model of study handwash, not ntu"),
+    (["train", "--arch", "vgg", "--save-dir", "x"], "no architecture 'vgg' of study handwash; it has "),
     (["train", "--arch", "c3d", "--save-dir", "x", "--study", "ntu"], "run dvc repro ntu_annotations first"),
     (["train", "--arch", "cnn_lstm_custom", "--save-dir", "x", "--data-aug", "blur"], "blur")])
 def test_what_cannot_be_done_is_reported_in_one_line(call, arguments, words):
@@ -185,6 +200,100 @@ def test_options_replace_values_of_params(call, project):
     assert "made" in output
     code, output, _ = call("evaluate", "--study", "handwash", "--checkpoint", "made")
     assert code == 0 and "made: validation clip top-1" in output
+
+
+# The commands of study A's report, section "How to run the codes".
+
+
+@pytest.fixture(scope="module")
+def planted(project):
+    """Published weights, as both studies' code saved them: everything is step_2_left, or falling_down."""
+    for file, name, study, settings in (
+            ("alexnet_128.pt", "cnn_lstm_alexnet", "handwash",
+             {"size": 128, "window": 16, "lstm_width": 16, "favourite": "step_2_left"}),
+            ("medical.pth", "squeezenet", "ntu", {"size": 112, "window": 16, "favourite": "falling_down",
+                                                  "classes": [NTU_ACTIONS[number] for number in range(41, 50)]}),
+            ("kinetics.pth", "squeezenet", "ntu", {"classes": [str(number) for number in range(600)]})):
+        state = load_file(save_random_model(project / "random" / file, name, study, **settings) / "weights.safetensors")
+        if study == "ntu":  # its input is in 0-255: only the bias is to speak
+            state["classifier.1.weight"].zero_()
+        form = {"arch": name, "state_dict": {f"module.{key}": value for key, value in state.items()}}
+        torch.save(state if study == "handwash" else form, project / file)
+    return project
+
+
+def read_card(folder) -> dict:
+    return json.loads((folder / "fold_1" / "card.json").read_text())
+
+
+@pytest.mark.parametrize(("command", "expected"), [
+    ("train", {"architecture": "cnn_lstm_custom", "weights": None, "augmentation": "none"}),
+    ("train --arch custom --data_aug None", {"architecture": "cnn_lstm_custom", "augmentation": "none"}),
+    ("train --arch resnet50 --data_aug contrast", {"architecture": "cnn_lstm_resnet50", "augmentation": "contrast"}),
+    ("train --arch convlstm --epochs 2 --batch 4 --num_frames 9 --lr 0.01 --beta1 0.8 --beta2 0.99 "
+     "--weight_decay 0.001 --gamma 0.5 --step_size 1 --cuda --save_dir ./mine --data_aug translate --aug_prob 0.3",
+     {"architecture": "convlstm", "epochs": 2, "batch_size": 4, "window": 9, "learning_rate": 0.01, "gamma": 0.5,
+      "betas": [0.8, 0.99], "weight_decay": 0.001, "schedule": "steps", "milestones": [1],
+      "augmentation": "translation", "augmentation_probability": 0.3}),
+    ("train --arch alexnet --checkpoint ./alexnet_128.pt --lr 1e-12",
+     {"architecture": "cnn_lstm_alexnet", "size": 128, "window": 16, "weights": "alexnet_128.pt"})])
+def test_the_papers_training_commands_run_as_typed(call, planted, monkeypatch, command, expected):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    code, output, errors = call(*shlex.split(command))
+    assert code == 0, errors
+    assert ("no GPU" in errors) == ("--cuda" in command and not torch.cuda.is_available())
+    folder = planted / ("mine" if "mine" in command else f"save_weights/{expected['architecture']}")
+    training = read_card(folder)["training"]
+    assert {name: training[name] for name in expected} == expected
+    if "alexnet" in command:  # it went on from the file's weights, its last layer included; so small is the step
+        trained = load_file(folder / "fold_1" / "weights.safetensors")
+        for name, value in torch.load(planted / "alexnet_128.pt").items():
+            assert torch.allclose(trained[name], value, atol=1e-6), name
+        assert read_card(folder)["architecture"]["freeze"]
+
+
+def test_a_trained_model_is_taken_by_every_command(call, planted, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    monkeypatch.chdir(planted / "clips")  # paths are those of the working folder
+    assert call("train", "--save_dir", "../first", "--seed", 3)[0] == 0
+    video = "Step_1/HandWash_001_A_01_G_01.mp4"
+    for checkpoint in ("../first", "../first/fold_1"):
+        code, output, errors = call("predict", video, "--checkpoint", checkpoint, "--json")
+        assert code == 0 and json.loads(output)[0]["action"] in CLASSES, errors
+        assert call("evaluate", "--checkpoint", checkpoint)[1].startswith(f"{checkpoint}: validation clip top-1 ")
+    assert call("train", "--checkpoint", "../first", "--lr", 1e-12, "--save-dir", "../second", "--folds", 2)[0] == 0
+    first, second = (load_file(planted / name / "fold_1" / "weights.safetensors") for name in ("first", "second"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    assert read_card(planted / "second")["training"]["weights"] == "first/fold_1"
+    assert not (planted / "second" / "fold_2").exists(), "fold 1's model has seen the test clips of fold 2"
+
+
+@pytest.mark.parametrize("options", ["", "--dataset test", "--dataset validation --batch 2 --cuda"])
+def test_the_papers_evaluation_command_runs_as_typed(call, planted, splits, options):
+    code, output, errors = call(*shlex.split(f'evaluate --checkpoint "./alexnet_128.pt" --arch alexnet {options}'))
+    assert code == 0, errors
+    subset = "testing" if "test" in options else "validation"
+    tested = splits[(splits["fold"] == 1) & (splits["subset"] == subset)]
+    assert output.startswith("alexnet_128.pt: ") and output.endswith(
+        f"{(tested['class'] == 'step_2_left').sum()} of {len(tested)} clips\n")
+
+
+@pytest.mark.parametrize("options", ["", "--arch alexnet --cuda"])
+def test_the_papers_prediction_command_runs_as_typed_and_the_study_is_the_models(call, planted, options):
+    video = "clips/Step_1/HandWash_001_A_01_G_01.mp4"
+    code, output, errors = call(*shlex.split(
+        f'predict --checkpoint "./alexnet_128.pt" --video_path {video} --json {options}'))
+    [row] = json.loads(output)
+    assert code == 0 and (row["file"], row["action"]) == (video, "step_2_left"), errors
+    code, output, errors = call("predict", "--checkpoint", "medical.pth", video, "--json")
+    assert code == 0 and json.loads(output)[0]["action"] == "falling_down", errors
+
+
+def test_weights_for_other_classes_answer_nothing_but_can_be_trained_from(call, planted):
+    code, _, errors = call("predict", "clips", "--checkpoint", "kinetics.pth")
+    assert code == 2 and "has 600 classes" in errors and "train from it first" in errors
+    code, _, errors = call("train", "--checkpoint", "kinetics.pth")
+    assert code == 2 and "run dvc repro ntu_annotations first" in errors  # study B's, which has no clips here
 
 
 def test_help_loads_no_heavy_package():
@@ -247,7 +356,8 @@ def test_check_counts_the_clips_that_would_be_used_and_names_the_others(empty):
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda folder: shutil.rmtree(folder / "Step_1"), "clips of classes: step_1 0, step_2_left 4, step_2_right 4"),
     (shutil.rmtree, "no such folder"),
-    (lambda folder: [file.unlink() for file in folder.rglob("*_00[234]_*")], "needs at least two of them")])
+    (lambda folder: [file.unlink() for file in folder.rglob("*_00[234]_*")], "needs at least two of them"),
+    (lambda folder: use_lists(folder.parents[1]), "no trainlist01.txt and no JSON like ntu_01.json in ")])
 def test_check_fails_where_a_run_would_stop_or_lack_a_class(empty, spoil, words):
     spoil(empty / "data" / "handwash")
     code, lines, _ = run_check("--study", "handwash")
@@ -275,6 +385,12 @@ def test_check_names_clips_beside_the_folders_of_a_split(empty):
     code, lines, _ = run_check("--study", "handwash")
     beside = ", ".join(f"Step_2_Left/HandWash_00{number}_A_02_G_01.mp4" for number in (1, 2, 3))
     assert code == 0 and f"  used, in no split folder: it trains or validates: {beside} and 1 more" in lines
+
+
+def use_lists(root) -> None:
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["laptop"]["handwash"]["annotations"] |= {"protocol": "lists", "lists": "my lists"}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
 
 
 def test_check_lists_every_wrong_value_and_still_looks_at_the_clips(empty):

@@ -115,7 +115,7 @@ ALLOWED = {"0": "must be greater than or equal to 1, found 0", "1.5": "must be a
     ("published.ntu.annotations.keep_duplicates", 1, None),  # laptop has another value, which is in use
     ("laptop.ntu.annotations.keep_duplicates", 1, "must be a valid boolean, found 1"),
     ("laptop.ntu.annotations.protocol", "random", "must be 'stratified', 'by_performer', 'by_scene', 'published', "
-     "'cross_subject', 'cross_view' or 'cross_setup', found \"random\""),
+     "'cross_subject', 'cross_view', 'cross_setup' or 'lists', found \"random\""),
     ("laptop.ntu.annotations.test_on", "last", "must be 'first_fold' or 'every_fold', found \"last\""),
     ("laptop.handwash.annotations.shares", [8, 2], "must have at least 3 items after validation, not 2, found [8, 2]"),
     ("laptop.ntu.annotations.shares", [8, 0, 2], "[1] must be greater than or equal to 1, found 0"),
@@ -225,7 +225,7 @@ def test_plain_words_are_names_of_classes_and_come_back_from_a_table(tmp_path):
 
 
 def test_the_schema_knows_what_the_code_knows():
-    protocols = {*PROTOCOLS, *NTU_PROTOCOLS}
+    protocols = {*PROTOCOLS, *NTU_PROTOCOLS, "lists"}
     assert set(get_args(NTU.model_fields["annotations"].annotation.model_fields["protocol"].annotation)) == protocols
     assert list(get_args(Augmentation)) == list(AUGMENTATIONS) and set(QUICK) <= set(MODEL_NAMES)
 

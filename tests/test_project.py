@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import HANDWASH_CLASSES, ROOT
+from conftest import HANDWASH_CLASSES, ROOT, make_clips
 
+from health_actions.data.annotations import count_clips
 from health_actions.data.clips import NTU_ACTIONS
-from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
+from health_actions.data.lists import read_lists
+from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS, make_splits
 from health_actions.data.transforms import AUGMENTATIONS, SCALES
 from health_actions.learning.recipe import Recipe
 from health_actions.learning.scores import count_confusions, list_mix_ups
@@ -193,6 +195,21 @@ def test_the_papers_confusions_are_shown_beside_the_papers_classes_alone(classes
     assert ("published" in shown) == bool(text) and shown["reproduced"].sum() == 1
     assert tables["mix_ups"]["published"].sum() == (7 if text else 0)
     assert shown[shown["reproduced"] > 0].iloc[0][["actual", "predicted"]].tolist() == classes[:2]
+
+
+@pytest.mark.parametrize("notebook", ["02", "12"])
+def test_the_notebook_of_the_split_has_a_line_for_each_clip_that_does_not_fit_the_lists(notebook, tmp_path):
+    (tmp_path / "trainlist01.txt").write_text("step_1/a 1\nstep_1/b 1\nstep_1/gone 1\n")
+    (tmp_path / "testlist01.txt").write_text("step_1/c 1\n")
+    clips = make_clips([(f"step_1/{name}", "step_1", name, "G01") for name in "abcd"])
+    shown = []
+    names = run_cell(notebook, "read_lists(", pd=pd, clips=clips, classes=["step_1"], protocol="lists", folds=4, seed=0,
+                     test_on="every_fold", lists="", at_root=lambda _: tmp_path, make_splits=make_splits,
+                     read_lists=read_lists, count_clips=count_clips, Markdown=shown.append)
+    assert "**lists**, in 1 fold(s); 1 of 4 clips" in shown[0] and shown[0].splitlines()[2:] == [
+        "- fold 1, step_1/gone: named in trainlist01.txt, line 3, but not among the clips in use.",
+        "- fold 1, step_1/d: there, but in no list: not used."]
+    assert len(names["splits"]) == 3 and len(names["notes"]) == 2
 
 
 def test_imports_go_one_way():

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
+from health_actions.analysis import checkpoints
 from health_actions.models import build_model, load_published
 from health_actions.models.weights import CARD_KEYS, load_model, read_start, save_model, write_start
 
@@ -58,6 +60,51 @@ def test_a_released_checkpoint_of_600_classes_keeps_the_models_last_layer(name, 
     for key, value in loaded.state_dict().items():
         if not key.startswith(loaded.head):
             assert torch.equal(value, stored[f"module.{key}"]) and torch.equal(value, pretrained.state_dict()[key])
+
+
+@pytest.mark.parametrize(("name", "options", "frozen"), [
+    ("cnn_lstm_custom", {"lstm_width": 8}, False), ("cnn_lstm_efficientnet_lite0", {"lstm_width": 8}, True),
+    ("convlstm", {}, None)])
+def test_a_model_of_study_a_starts_from_a_folder_or_a_file_with_its_last_layer(name, options, frozen, tmp_path):
+    saved, _ = save_small(tmp_path / "model", name, **options)
+    torch.save(saved.state_dict(), tmp_path / "published.pt")
+    for path in (tmp_path / "model", tmp_path / "published.pt"):
+        started = build_model(name, **SMALL, pretrained=str(path), **options)
+        assert is_equal(started, saved.state_dict()) and getattr(started, "frozen", None) is frozen
+        other = build_model(name, **{**SMALL, "num_classes": 5}, pretrained=str(path), **options)
+        assert other.classifier.out_features == 5
+    with pytest.raises(ValueError, match="does not fit the model"):
+        build_model("cnn_lstm_alexnet", **SMALL, pretrained=str(path))
+
+
+@pytest.mark.parametrize(("file", "study", "name", "count", "size", "options"), [
+    ("alexnet_128.pt", "handwash", "cnn_lstm_alexnet", 12, 128, {}),
+    ("a.pt", "handwash", "cnn_lstm_alexnet", 12, 64, {}), ("alexnet_84.pt", "handwash", "cnn_lstm_alexnet", 12, 84, {}),
+    ("a.pt", "handwash", "cnn_lstm_resnet50", 12, 128, {}),
+    ("a.pt", "handwash", "cnn_lstm_custom", 12, 84, {"lstm_width": 8}), ("a.pt", "handwash", "convlstm", 12, 64, {}),
+    ("kinetics_resnet_101_RGB_16_best.pth", "ntu", "resnet101", 9, 112, {}), ("a.pth", "ntu", "c3d", 9, 112, {}),
+    ("a.pth", "ntu", "shufflenetv2", 600, 112, {}), ("a.pth", "handwash", "resnet18", 12, 128, {})])
+def test_names_and_shapes_tell_what_a_published_file_holds(monkeypatch, file, study, name, count, size, options):
+    with torch.device("meta"):
+        state = build_model(name, num_classes=count, frames=16, size=size, **options).state_dict()
+    monkeypatch.setattr(checkpoints, "read_weights", lambda path: (None, state))
+    owner, card = checkpoints.describe_weights(ROOT, Path(file))
+    found = card["architecture"]
+    assert (owner, found["name"], found["num_classes"], found["size"]) == (study, name, count, size)
+    assert found.get("lstm_width") == options.get("lstm_width") and len(card["classes"]) == count % 600
+    feeding = card["preprocessing"]
+    if study == "ntu":
+        assert feeding["colour"] == "bgr" and feeding["std"] == pytest.approx([1 / 255] * 3, rel=1e-5)
+    elif name != "resnet18":
+        assert (feeding["colour"], feeding["mean"], feeding["std"]) == ("bgr", [0.0] * 3, [1.0] * 3)
+    assert card["clip"]["window"] == 16 and card["frames"]["stride"] == {"handwash": 4, "ntu": 1}[study]
+
+
+def test_a_file_of_no_architecture_is_named_with_what_it_holds(tmp_path):
+    torch.save({"layer.weight": torch.zeros(2, 3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"fits no architecture .* begins with layer.weight \(2, 3\)") as caught:
+        checkpoints.open_checkpoint(ROOT, tmp_path / "other.pt")
+    assert "\n" not in str(caught.value)
 
 
 OTHER_CLASSES = {"classifier.weight": torch.zeros(7, 512), "classifier.bias": torch.zeros(7)}

@@ -1,4 +1,7 @@
-"""The command line: `health-actions train`, `evaluate`, `predict`. The commands import torch: --help is quick."""
+"""The command line: `health-actions train`, `evaluate`, `predict`. The commands import torch: --help is quick.
+
+Options may be written as in study A's own commands, --num_frames for --num-frames.
+"""
 
 import csv
 import dataclasses
@@ -6,25 +9,35 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from health_actions.paths import find_root, list_files
 
-Study = Annotated[Literal["handwash", "ntu"], typer.Option(help="handwash: hand-wash actions; ntu: medical actions.")]
-Model = Annotated[str, typer.Option(
+Study = Annotated[Literal["handwash", "ntu"] | None, typer.Option(
+    help="handwash: hand-wash actions; ntu: medical actions. Of a checkpoint, it is known.")]
+Model = Annotated[str | None, typer.Option(
+    "--model", "--arch",
     help="An architecture or network; landmarks; best: the network for pictures that is best by validation.")]
+Checkpoint = Annotated[Path | None, typer.Option(
+    help="A model in place of the project's: a model folder, a folder of folds as of train, or a published .pt or .pth "
+         "file.")]
+Cuda = Annotated[bool, typer.Option("--cuda", help="Use a GPU, where there is one.")]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = typer.Typer(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
+                  add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="Recognise hand-wash actions (study handwash) and medical actions (study ntu) in videos.")
 
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Videos, or folders of videos.")],
-    study: Study = "ntu",
-    model: Model = "landmarks",
+    paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of videos.")] = None,
+    study: Study = None,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    video_path: Annotated[list[Path] | None, typer.Option(help="The same as PATHS.")] = None,
+    cuda: Cuda = False,
     reject: Annotated[bool, typer.Option(help="Answer 'none of these' for clips unlike the training clips.")] = True,
     timeline: Annotated[bool, typer.Option("--timeline", help="When each action is seen.")] = False,
     form: Annotated[Literal["table", "json", "csv"], typer.Option("--format", help="Of the output.")] = "table",
@@ -33,7 +46,8 @@ def predict(
 ) -> None:
     """Print the action of each video; of one above 30 seconds, the action of most of its time.
 
-    Exit code 1 when a file could not be used; the others are predicted.
+    Without --model and --checkpoint the landmark stream answers. Exit code 1 when a file could not be used; the others
+    are predicted.
     """
     from joblib import Parallel, delayed
 
@@ -42,8 +56,9 @@ def predict(
     from health_actions.progress import track
 
     try:
-        videos = list_videos(paths)
-        recogniser = load_recogniser(find_root(), study, model, reject=reject)
+        videos = list_videos([*(paths or []), *(video_path or [])])
+        recogniser = load_recogniser(find_root(), study, model, checkpoint=checkpoint, reject=reject,
+                                     device=choose_device(cuda))
     except (ValueError, OSError) as error:
         raise stop(error) from None
     work = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
@@ -61,6 +76,8 @@ def list_videos(paths: list[Path]) -> list[Path]:
     from health_actions.data.video import SUFFIXES
 
     found, skipped = [], []
+    if not paths:
+        raise ValueError("no video named: give paths of videos, or of folders of videos")
     for path in paths:
         if not path.exists():
             raise ValueError(f"no such file or folder: {path}")
@@ -106,34 +123,57 @@ def print_predictions(rows: list[dict], classes: list[str], form: str, timeline:
 
 @app.command()
 def evaluate(
-    study: Study = "handwash",
-    model: Model = "best",
-    subset: Annotated[Literal["validation", "test"], typer.Option(help="Which clips.")] = "validation",
-    checkpoint: Annotated[Path | None, typer.Option(help="A folder of folds as of train; instead of --model.")] = None,
+    study: Study = None,
+    model: Model = None,
+    subset: Annotated[Literal["validation", "test"], typer.Option("--subset", "--dataset", help="Which clips.")] = (
+        "validation"),
+    checkpoint: Checkpoint = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips at a time.")] = None,
+    cuda: Cuda = False,
 ) -> None:
-    """Print the accuracy of a trained model, all its folds together, with the 95 % interval."""
+    """Print the accuracy of a trained model, all its folds together, with the 95 % interval.
+
+    Without --model and --checkpoint it is the best one. A single model is tested on the clips of its own fold, one of a
+    file on those of the first fold.
+    """
+    from health_actions.analysis.checkpoints import adopt_weights, open_checkpoint
     from health_actions.analysis.studies import choose_model_folder
-    from health_actions.learning.scores import predict_folds, wilson_interval
+    from health_actions.learning.scores import predict_clips, predict_folds, wilson_interval
+    from health_actions.models.weights import load_model
 
     try:
-        root = find_root()
-        folder = checkpoint or choose_model_folder(root, study, model).parent
+        root, device = find_root(), choose_device(cuda)
+        if checkpoint is None:
+            folder = choose_model_folder(root, study, model or "best").parent
+        else:
+            path, card, study = open_checkpoint(root, checkpoint, model, study)
+            folder = adopt_weights(root, path, card) if path.is_file() else checkpoint
         splits = read_annotations(root, study, "splits")
         chosen = splits[splits["subset"] == {"test": "testing"}.get(subset, subset)].assign(subset="testing")
-        table = predict_folds(folder, chosen, frames_folder=root / "build" / study / "frames")
+        options = {"frames_folder": root / "build" / study / "frames", "batch": batch}
+        if (folder / "card.json").is_file():
+            fold = card["training"].get("fold")
+            chosen = chosen[chosen["fold"] == fold]
+            if chosen.empty:
+                raise ValueError(f"{checkpoint} is of fold {fold}, of which there are no {subset} clips")
+            table = predict_clips(*load_model(folder, device), chosen, **options)
+        else:
+            table = predict_folds(folder, chosen, device=device, **options)
     except (ValueError, OSError) as error:
         raise stop(error) from None
     right = int((table["class"] == table["predicted"]).sum())
     low, high = wilson_interval(right, len(table))
-    print(f"{folder}: {subset} clip top-1 {right / len(table):.3f} (95 % interval {low:.3f} to {high:.3f}), "
-          f"{right} of {len(table)} clips")
+    print(f"{checkpoint or folder}: {subset} clip top-1 {right / len(table):.3f} "
+          f"(95 % interval {low:.3f} to {high:.3f}), {right} of {len(table)} clips")
 
 
 @app.command()
 def train(
-    arch: Annotated[str, typer.Option(help="Architecture or network: see the models of the study in params.yaml.")],
-    save_dir: Annotated[Path, typer.Option(help="Gets a folder for each fold.")],
-    study: Study = "handwash",
+    arch: Annotated[str | None, typer.Option(
+        help="Architecture or network: see the models of the study in params.yaml.", show_default="custom")] = None,
+    save_dir: Annotated[Path | None, typer.Option(
+        help="Gets a folder for each fold.", show_default="save_weights/<architecture>")] = None,
+    study: Study = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Clips in a step.")] = None,
     num_frames: Annotated[int | None, typer.Option(min=1, help="Frames in the model's window.")] = None,
@@ -144,34 +184,56 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(min=0)] = None,
     gamma: Annotated[float | None, typer.Option(help="Factor of the learning rate at each step.")] = None,
     step_size: Annotated[int | None, typer.Option(min=1, help="Epochs between two such steps.")] = None,
-    cuda: Annotated[bool, typer.Option(help="Train on a GPU.")] = False,
-    checkpoint: Annotated[str | None, typer.Option(help="Initial weights: imagenet, or a path (3-D CNN).")] = None,
-    data_aug: Annotated[str | None, typer.Option(help="none, translation, contrast or mirror.")] = None,
+    cuda: Cuda = False,
+    checkpoint: Annotated[str | None, typer.Option(
+        help="Initial weights: imagenet; or a model folder, a folder of folds or a published .pt or .pth file, whose "
+             "architecture, frame size and window are then taken.")] = None,
+    data_aug: Annotated[str | None, typer.Option(help="none, translation (or translate), contrast or mirror.")] = None,
     aug_prob: Annotated[float | None, typer.Option(min=0, max=1, help="Share of clips that are augmented.")] = None,
-    folds: Annotated[int, typer.Option(min=1, help="Train the first so many folds.")] = 1,
+    folds: Annotated[int, typer.Option(
+        min=1, help="Train the first so many folds; from a fold of a model of these classes, that one alone.")] = 1,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
 ) -> None:
     """Train one architecture; other values are as in params.yaml. After an interruption, the same command resumes."""
+    from health_actions.analysis.checkpoints import open_checkpoint
+    from health_actions.learning.recipe import make_recipe
     from health_actions.learning.training import Run, train_runs
     from health_actions.params import read_params
 
     try:
-        root = find_root()
+        root, device, start, own_fold = find_root(), choose_device(cuda), {"weights": checkpoint}, None
+        if checkpoint and (checkpoint not in ("imagenet", "kinetics400")):
+            path, card, study = open_checkpoint(root, checkpoint, arch, study)
+            kept = dict(card["architecture"])
+            arch = kept.pop("name")
+            options = {name: kept[name] for name in kept if name not in ("num_classes", "frames", "size", "pretrained")}
+            start = {"weights": os.path.relpath(path, root), "size": kept["size"], "window": kept["frames"],
+                     "options": options}
+            own_fold = card["training"].get("fold") if path.is_dir() else None
+        study, arch = study or "handwash", arch or "custom"
         settings = read_params(root)[study]
-        recipe = make_recipe(settings, study, arch, {
-            "epochs": epochs, "batch_size": batch, "window": num_frames, "size": size, "learning_rate": lr,
-            "weight_decay": weight_decay, "gamma": gamma, "weights": checkpoint, "augmentation": data_aug,
-            "augmentation_probability": aug_prob, "seed": seed})
+        aug = data_aug and {"translate": "translation"}.get(data_aug.lower(), data_aug.lower())
+        given = {"epochs": epochs, "batch_size": batch, "window": num_frames, "size": size, "learning_rate": lr,
+                 "weight_decay": weight_decay, "gamma": gamma, "augmentation": aug,
+                 "augmentation_probability": aug_prob, "seed": seed}
+        recipe = make_recipe(settings, study, arch,
+                             start | {name: value for name, value in given.items() if value is not None})
+        arch = recipe.architecture
+        save_dir = save_dir or Path("save_weights") / arch
         betas = [new if new is not None else old for new, old in zip((beta1, beta2), recipe.betas, strict=True)]
         recipe = dataclasses.replace(recipe, betas=betas)
         if step_size:
             milestones = list(range(step_size, recipe.epochs, step_size))
             recipe = dataclasses.replace(recipe, schedule="steps", milestones=milestones)
         splits = read_annotations(root, study, "splits")
-        result = train_runs({arch: Run(recipe, splits[splits["fold"] <= folds], save_dir)},
+        is_own = own_fold is not None and card["classes"] == settings["classes"]  # other folds' tests trained it
+        chosen = splits[splits["fold"] == own_fold if is_own else splits["fold"] <= folds]
+        if chosen.empty:
+            raise ValueError(f"{checkpoint} is of fold {own_fold}, which the split in use does not have")
+        result = train_runs({arch: Run(recipe, chosen, save_dir)},
                             read_annotations(root, study, "clips"), frames_folder=root / "build" / study / "frames",
                             resume_folder=root / ".resume" / study, classes=settings["classes"],
-                            accelerator="gpu" if cuda else "cpu")[arch]
+                            accelerator="gpu" if device == "cuda" else "cpu")[arch]
     except (ValueError, OSError, FloatingPointError) as error:
         raise stop(error) from None
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks for all
@@ -179,20 +241,13 @@ def train(
         print(f"Models: {save_dir}. Their accuracy: health-actions evaluate --study {study} --checkpoint {save_dir}")
 
 
-def make_recipe(settings: dict, study: str, arch: str, given: dict[str, Any]):
-    """The `Recipe` of an architecture of params.yaml; values that are given, and not None, replace its values.
+def choose_device(cuda: bool) -> str:
+    """"cuda" where it is asked for and there, else "cpu"; a line on stderr says where it is not there."""
+    import torch
 
-    Raises:
-        ValueError: for an architecture that params.yaml does not have; lists those it has.
-    """
-    from health_actions.learning.recipe import Recipe
-
-    known = settings["architectures"]
-    if arch not in known:
-        raise ValueError(f"params.yaml has no architecture {arch!r} of study {study}; it has {', '.join(known)}")
-    values = settings["training"] | known[arch] | {name: value for name, value in given.items() if value is not None}
-    names = {field.name for field in dataclasses.fields(Recipe)}
-    return Recipe(architecture=arch, **{name: value for name, value in values.items() if name in names})
+    if cuda and not torch.cuda.is_available():
+        print("--cuda: this machine has no GPU that torch can use; the processor does it", file=sys.stderr)
+    return "cuda" if cuda and torch.cuda.is_available() else "cpu"
 
 
 def read_annotations(root: Path, study: str, name: str):
@@ -246,7 +301,8 @@ def check_clips(folder: Path, settings: dict) -> bool:
     print(f"{place}: expected {place}/<class>/<clip>.mp4 or {place}/<train, val or test>/<class>/<clip>.mp4"
           + (f" or {place}/S001C001P001R001A043_rgb.avi" if folder.name == "ntu" else ""))
     others = [*settings.get("source_classes", []), *settings.get("everyday_classes", [])]
-    values = {name: settings["annotations"][name] for name in ("protocol", "folds", "test_on", "seed")}
+    values = {name: settings["annotations"][name] for name in ("protocol", "folds", "test_on", "seed", "shares")}
+    values["lists"] = folder.parents[1] / settings["annotations"]["lists"]
     try:
         found = find_clips(folder, classes + others, naming=folder.name)
         for title, column in (("left out", "reason"), ("used", "note")):
@@ -259,7 +315,7 @@ def check_clips(folder: Path, settings: dict) -> bool:
         print(f"  {own['recording'].nunique()} performers or recordings, {own['scene'].nunique()} scenes or cameras")
         subsets = make_splits(own, **values).query("fold == 1")["subset"].value_counts()
         print(f"  first fold: {', '.join(f'{subsets.get(name, 0)} {name}' for name in SUBSETS)} clips")
-    except ValueError as error:  # no clips (NoClips), or none that can be split
+    except (ValueError, FileNotFoundError) as error:  # no clips (NoClips), or none that can be split
         print(f"  {error}")
         return False
     return {*classes} <= {*counts}

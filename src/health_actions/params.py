@@ -20,10 +20,10 @@ def read_params(root: Path) -> dict:
     return merged
 
 
-def inspect_params(root: Path) -> tuple[dict, list[str]]:
-    """The same, whatever its values are, and what is wrong with them."""
+def inspect_params(root: Path, profile: str | None = None) -> tuple[dict, list[str]]:
+    """The same of any profile, whatever its values are, and what is wrong with them."""
     values = read_yaml(Path(root) / "params.yaml")
-    profile = str(pick(values, "profile"))
+    profile = profile or str(pick(values, "profile"))
     merged = {name: value for name, value in values.items() if name not in (BASE, profile)}
     for part in (pick(values, BASE), pick(values, profile)):
         merged = overlay(merged, part if isinstance(part, dict) else None)

@@ -60,7 +60,7 @@ Protocol = Literal["stratified", "by_performer", "by_scene", "published"]
 FRAMES = {"height": Size, "quality": Annotated[int, Strict(), Field(ge=1, le=95)], "address": str,
           "backend": Literal["threading", "loky", "multiprocessing", "sequential", "dask"]}
 ANNOTATIONS = {"folds": Folds, "test_on": Literal["first_fold", "every_fold"], "seed": Seed,
-               "keep_duplicates": StrictBool, "shares": recipe.Three[Count] | None}
+               "keep_duplicates": StrictBool, "shares": recipe.Three[Count] | None, "lists": str}
 STUDY = {"classes": Annotated[list[Class], Field(min_length=2)], "models": Some[Architecture],
          "reject": section(unknown_clips=Whole),
          "landmark_training": section(epochs=Count, balance=Share, seed=Seed),
@@ -68,7 +68,7 @@ STUDY = {"classes": Annotated[list[Class], Field(min_length=2)], "models": Some[
 HANDWASH = section(
     **STUDY, rival=str, landmark_fusion=section(unknown_clips=Whole),
     frames=section(**FRAMES, length=recipe.Window, stride=Count),
-    annotations=section(**ANNOTATIONS, protocol=Protocol), training=HandwashTraining,
+    annotations=section(**ANNOTATIONS, protocol=Literal[Protocol, "lists"]), training=HandwashTraining,
     architectures=dict[Architecture, HandwashTraining],
     settings=section(base=str, folds_trained=Count, epochs=Count, grid_epochs=Count, grid_size=Size | None,
                      grid_window=recipe.Window | None, augmentation_size=Size | None, batch_sizes=Some[Count],
@@ -80,7 +80,7 @@ HANDWASH = section(
 NTU = section(
     **STUDY, source_classes=list[Class], everyday_classes=list[Class], frames=section(**FRAMES, as_folders=StrictBool),
     annotations=section(**ANNOTATIONS, tolerance=Number,
-                        protocol=Literal[Protocol, "cross_subject", "cross_view", "cross_setup"]),
+                        protocol=Literal[Protocol, "cross_subject", "cross_view", "cross_setup", "lists"]),
     landmark_fusion=section(unknown_clips=Whole, certainty=Share), transforms=section(shown=Class),
     training=NtuTraining, architectures=dict[Architecture, NtuTraining],
     pretraining=dict[Architecture, section(epochs=Whole, released=str | None)],

@@ -43,6 +43,7 @@ class Recogniser:
 
     Args:
         folder: as of `save_model`.
+        device: "cpu" or "cuda".
         detector: a `rejection.MahalanobisDetector`; None accepts every clip.
         read: makes frames of a video, as `sample_frames`; `sample_in_sandbox` for files that nobody has checked.
 
@@ -50,9 +51,10 @@ class Recogniser:
         FileNotFoundError, ValueError: see `load_model`; ValueError also when the card lacks something.
     """
 
-    def __init__(self, folder: Path, *, detector=None, read: Callable[..., Iterator[np.ndarray]] = sample_frames):
-        self.model, self.card = load_model(folder)
-        self.detector, self.read, self.last = detector, read, threading.local()
+    def __init__(self, folder: Path, *, detector=None, read: Callable[..., Iterator[np.ndarray]] = sample_frames,
+                 device: str = "cpu"):
+        self.model, self.card = load_model(folder, device)
+        self.device, self.detector, self.read, self.last = device, detector, read, threading.local()
         try:
             clip, store, colours = self.card["clip"], self.card["frames"], self.card["preprocessing"]
             self.window, self.size, self.stride = clip["window"], clip["size"], clip["stride"]
@@ -63,7 +65,7 @@ class Recogniser:
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"the card of {folder} is not complete ({error}): train the model again") from None
         layer = [module for module in self.model.modules() if getattr(module, "weight", None) is not None][-1]
-        layer.register_forward_pre_hook(lambda _, inputs: setattr(self.last, "inputs", inputs[0].detach().float()))
+        layer.register_forward_pre_hook(lambda _, inputs: setattr(self.last, "inputs", inputs[0].float().cpu()))
 
     def choose_frames(self, length: int) -> np.ndarray:
         """Of a clip's frames at 30 per second, the numbers of those in the window that the studies' tests use.
@@ -125,7 +127,7 @@ class Recogniser:
         frames = torch.from_numpy(np.concatenate([frames for _, _, frames in windows])).permute(0, 3, 1, 2)
         clips = self.transform(self.spatial(frames)).unflatten(0, (len(windows), -1)).transpose(1, 2)
         with torch.inference_mode(), autocast(self.precision):
-            probabilities = self.model(clips).double().softmax(1).numpy()
+            probabilities = self.model(clips.to(self.device)).double().softmax(1).cpu().numpy()
         features = self.last.inputs.reshape(*self.last.inputs.shape[:2], -1).mean(-1).numpy()
         actions = [self.classes[number] for number in probabilities.argmax(1)]
         if self.detector is not None:

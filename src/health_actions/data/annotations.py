@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from health_actions.data.clips import NTU_ACTIONS
+from health_actions.data.lists import LISTS
 from health_actions.data.splits import SUBSETS
 from health_actions.paths import write_text
 
@@ -14,15 +16,19 @@ def write_annotations(output: Path, study: str, splits: pd.DataFrame, frames: di
     """Write classInd.txt and, for each fold 01, 02, ..., the lists and the ActivityNet-style JSON, `<study>_01.json`.
 
     `frames` is clip -> its number of frames. `names` is clip -> its name in the files (see `name_folders`); the lists
-    then hold `<class>/<name>`. Class numbers start from 1.
+    then hold `<class>/<name>`, in quotes where it has spaces. Classes are numbered as by NTU (41 sneeze_cough) where
+    all are NTU's, else from 1.
     """
-    numbers = {name: number for number, name in enumerate(classes, start=1)}
-    write_text(output / "classInd.txt", "".join(f"{number} {name}\n" for name, number in numbers.items()))
+    numbers = {name: number for number, name in NTU_ACTIONS.items()}
+    if study != "ntu" or not numbers.keys() >= {*classes}:
+        numbers = {name: number for number, name in enumerate(classes, start=1)}
+    write_text(output / "classInd.txt", "".join(f"{numbers[name]} {name}\n" for name in classes))
     for fold, rows in splits.groupby("fold"):
-        for subset, name in zip(SUBSETS, ["trainlist", "vallist", "testlist"]):
-            chosen = rows.loc[rows["subset"] == subset, ["clip", "class"]].to_numpy().tolist()
-            write_text(output / f"{name}{fold:02d}.txt", "".join(
-                f"{f'{label}/{names[clip]}' if names else clip} {numbers[label]}\n" for clip, label in chosen))
+        for name, subset in LISTS.items():
+            chosen = rows[rows["subset"] == subset]
+            clips = chosen["class"] + "/" + chosen["clip"].map(names) if names else chosen["clip"]
+            table = pd.DataFrame({"clip": clips, "number": chosen["class"].map(numbers)})
+            write_text(output / f"{name}{fold:02d}.txt", table.to_csv(sep=" ", header=False, index=False))
         database = {names[row["clip"]] if names else row["clip"]: {
             "subset": row["subset"], "annotations": {"label": row["class"], "segment": [1, int(frames[row["clip"]])]}}
             for row in rows.to_dict("records")}

@@ -1,10 +1,13 @@
 """Which clips train, validate and test: the protocols."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from health_actions.data.lists import read_lists
 
 SUBSETS = ["training", "validation", "testing"]
 # What no two subsets may share under each protocol: a column of the clips' table.
@@ -21,7 +24,7 @@ NTU_PROTOCOLS = {
 
 
 def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str = "every_fold", seed: int = 0,
-                shares: list[int] | None = None) -> pd.DataFrame:
+                shares: list[int] | None = None, lists: str | Path = "") -> pd.DataFrame:
     """Assign every clip to training, validation or testing.
 
     The set is cut into `folds` parts (at least 3; fewer where there are fewer recordings or scenes) with the classes
@@ -33,14 +36,19 @@ def make_splits(clips: pd.DataFrame, *, protocol: str, folds: int, test_on: str 
     "by_scene" (no recording, or scene, in two subsets), NTU's "cross_subject" (listed performers train), "cross_view"
     (cameras 2 and 3 train) and "cross_setup" (even setups train), which make one fold; there a fifth of the training
     performers validates. With `shares`, relative numbers of training, validation and test clips, "stratified" and
-    "published" make one fold of these sizes; the other protocols do not look at them.
+    "published" make one fold of these sizes; the other protocols do not look at them. Protocol "lists": the folds of
+    `read_lists` in the folder `lists`, of the clips named there.
 
     Returns one row a clip and fold: clip, class, recording, scene (and take where there is one), fold (from 1), subset.
     """
-    if protocol not in (known := [*PROTOCOLS, *NTU_PROTOCOLS]):
+    if protocol not in (known := [*PROTOCOLS, *NTU_PROTOCOLS, "lists"]):
         raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(known)}")
     if test_on not in ("every_fold", "first_fold"):
         raise ValueError(f"test_on must be every_fold or first_fold, found {test_on!r}")
+    if protocol == "lists":
+        named = clips.drop(columns="given_split").merge(read_lists(lists, clips)[0], on="clip")
+        return pd.concat([part.filter(["clip", "class", "recording", "scene", "take"]).assign(
+            fold=fold, subset=_complete_given(part, seed)) for fold, part in named.groupby("fold")], ignore_index=True)
     if min(folds, len(clips)) < 3:
         raise ValueError("training, validation and testing need at least 3 folds and 3 clips, "
                          f"found {folds} folds and {len(clips)} clips")

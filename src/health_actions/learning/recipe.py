@@ -115,6 +115,34 @@ def describe_architecture(recipe: Recipe, classes: list[str]) -> dict:
             "pretrained": recipe.weights, **recipe.options}
 
 
+def describe_model(recipe: Recipe, classes: list[str], frames: dict) -> dict:
+    """What a model's card says before its training; `frames` are the settings of the store, see `read_settings`."""
+    mean, std = recipe.normalisation
+    return {"architecture": {**describe_architecture(recipe, classes), "pretrained": None}, "classes": classes,
+            "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": recipe.colour},
+            "frames": frames,
+            "clip": {name: getattr(recipe, name) for name in ("size", "crop", "window", "stride", "test_window")}}
+
+
+def make_recipe(settings: dict, study: str, name: str, given: dict[str, Any]) -> Recipe:
+    """The recipe of an architecture of params.yaml; values that are given, and not None, replace its values.
+
+    Args:
+        settings: of the study.
+        name: as in params.yaml, or as study A's commands have it: alexnet for cnn_lstm_alexnet.
+
+    Raises:
+        ValueError: for an architecture that params.yaml does not have; lists those it has.
+    """
+    known = settings["architectures"]
+    name = name if name in known else f"cnn_lstm_{name}"
+    if name not in known:
+        raise ValueError(f"params.yaml has no architecture {name.removeprefix('cnn_lstm_')!r} of study {study}; it has "
+                         f"{', '.join(known)}")
+    values = settings["training"] | known[name] | {key: value for key, value in given.items() if value is not None}
+    return Recipe(architecture=name, **{key: values[key] for key in Recipe.__dataclass_fields__ if key in values})
+
+
 def read_recipe(card: dict) -> Recipe:
     """The recipe by which a model was trained, from its card; to vary it, see `dataclasses.replace`."""
     return Recipe(**{key: value for key, value in card["training"].items() if key in Recipe.__dataclass_fields__})

@@ -19,20 +19,22 @@ from health_actions.models.weights import load_model
 from health_actions.progress import track
 
 
-def predict_folds(models: Path, splits: pd.DataFrame, *, features: Path | None = None, **options) -> pd.DataFrame:
+def predict_folds(models: Path, splits: pd.DataFrame, *, features: Path | None = None, device: str = "cpu",
+                  **options) -> pd.DataFrame:
     """Each fold's model predicts its own test clips: the tables of `predict_clips`, one below the other.
 
     Args:
         models: folder of one architecture, with `fold_<k>/` for each trained fold; without any: FileNotFoundError.
         splits: one row a clip and fold.
         features: of the clips in `splits`, as of `prepare_features`.
-        options: frames_folder, stream, windows and change, see `predict_clips`.
+        device: "cpu" or "cuda".
+        options: frames_folder, stream, windows, batch and change, see `predict_clips`.
     """
     kept = None if features is None else load_features(features)
     rows = {clip: row for row, clip in enumerate(splits["clip"].drop_duplicates())}
     tested = splits[splits["subset"] == "testing"].groupby("fold")
     folds = [(Path(models) / f"fold_{fold}", clips) for fold, clips in tested]
-    tables = [predict_clips(*load_model(folder), clips, features=kept, rows=rows, **options)
+    tables = [predict_clips(*load_model(folder, device), clips, features=kept, rows=rows, **options)
               for folder, clips in folds if folder.exists()]
     if not tables:
         raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
@@ -41,7 +43,7 @@ def predict_folds(models: Path, splits: pd.DataFrame, *, features: Path | None =
 
 def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
                   features: torch.Tensor | None = None, rows: dict[str, int] | None = None, stream: int | None = None,
-                  windows: int = 1, change=None) -> pd.DataFrame:
+                  windows: int = 1, batch: int | None = None, change=None) -> pd.DataFrame:
     """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
 
     Args:
@@ -50,6 +52,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         features, rows: of a frozen backbone, as of `load_features`, and clip -> row there; None reads frames.
         stream: number of the stream that answers alone, of a model with several; needs features.
         windows: spread evenly over the clip, their probabilities averaged; 1: the centre window alone.
+        batch: clips at a time; None: 8 windows.
         change: of the frames, see `ClipDataset`.
 
     Returns:
@@ -69,11 +72,12 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         dataset = ClipDataset(clips, frames_folder=frames_folder, input_transform=transform, windows=windows,
                               spatial=build_spatial(shape["crop"], shape["size"])[1], change=change, **common)
         answer, precision = model, training["precision"]
-    loader = build_loader(dataset, batch_size=max(1, 8 // windows))
+    loader = build_loader(dataset, batch_size=batch or max(1, 8 // windows))
+    device = next(model.parameters()).device
     prepare_training()
     model.eval()
     with torch.inference_mode(), autocast(precision):
-        logits = [answer(items.flatten(0, 1) if windows > 1 else items).double() for items, _ in
+        logits = [answer((items.flatten(0, 1) if windows > 1 else items).to(device)).double().cpu() for items, _ in
                   track(loader, total=len(loader), title=f"{training['architecture']}, fold {training['fold']}")]
     return tabulate(torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy(), card, clips)
 

@@ -37,7 +37,7 @@ from health_actions.data.frames import read_settings
 from health_actions.learning import features
 from health_actions.learning.datasets import build_datasets, build_loader, derive_generator, take_clips
 from health_actions.learning.precision import choose_precision, prepare_training
-from health_actions.learning.recipe import Recipe, describe_architecture
+from health_actions.learning.recipe import Recipe, describe_model
 from health_actions.learning.scores import predict_clips
 from health_actions.models.structure import count_operations
 from health_actions.models.three_stream import fuse_streams
@@ -209,18 +209,14 @@ def save_checkpoint(file: Path, state: dict) -> float:
 def finish_fold(fold: SimpleNamespace, network: nn.Module, kept: torch.Tensor | None, history: list[dict], best: dict,
                 seconds: float) -> None:
     """Test and save a network with the weights of its best epoch; finished.json then says that the fold is done."""
-    recipe, subsets, (mean, std) = fold.recipe, dict(list(fold.splits.groupby("subset"))), fold.recipe.normalisation
+    recipe, subsets = fold.recipe, dict(list(fold.splits.groupby("subset")))
     card = {
-        "architecture": {**describe_architecture(recipe, fold.classes), "pretrained": None,
-                         **({"freeze": network.frozen} if hasattr(network, "frozen") else {})},
-        "classes": fold.classes,
-        "preprocessing": {"mean": mean, "std": std, "range": "0-1 before mean and std", "colour": recipe.colour},
-        "frames": read_settings(fold.frames_folder),
-        "clip": {name: getattr(recipe, name) for name in ("size", "crop", "window", "stride", "test_window")},
+        **describe_model(recipe, fold.classes, read_settings(fold.frames_folder)),
         "training": {**asdict(recipe), "frozen_backbone": bool(fold.features), "fold": fold.number},
         "data": {"sha256": fold.data, "clips": {name: len(part) for name, part in subsets.items()}},
         "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
                    "validation_clip_top1": round(best["validation_clip_top1"], 4)}}
+    card["architecture"] |= {"freeze": network.frozen} if hasattr(network, "frozen") else {}
     record = {"history": [{"fold": fold.number, **row} for row in history],
               "chosen": [{"fold": fold.number, "epoch": best["epoch"], "clip_top1": best["validation_clip_top1"],
                           "clips": len(subsets[recipe.choose_on]), "seconds": seconds}]}

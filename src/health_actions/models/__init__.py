@@ -56,8 +56,8 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
         name: one of `MODEL_NAMES`.
         num_classes, frames, size: logits, at least 2; frames of a clip, at least 8, and their pixels, at least 32 x 32.
         pretrained: None for random weights; "imagenet" for a CNN-LSTM's backbone; "kinetics400" for torchvision's video
-            models; for the 3-D CNNs of study B the path, absolute or from the project's root, of a released checkpoint
-            or of a model folder, from which everything but the head is taken.
+            models; or the path, absolute or from the project's root, of a published file or of a model folder. From it
+            everything is taken but the head of study B's 3-D CNNs, and of a model for another number of classes.
         options: further arguments of the model's class (`lstm_width`, `freeze`, `shortcut`, `width_mult`, ...); for the
             3-D CNNs of study B also `last_layer_only`, which freezes everything but the head.
 
@@ -70,10 +70,13 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
     for what, least in (("num_classes", 2), ("frames", 8), ("size", 32)):
         if given[what] < least:
             raise ValueError(f"{name}: {what} must be at least {least}, found {given[what]}")
+    from_file = pretrained not in (None, "imagenet", "kinetics400")
     accepted = list(inspect.signature(build).parameters)
     known = [option for option in accepted if option not in (*given, "pretrained")]
     if "pretrained" in accepted:
-        given["pretrained"] = pretrained
+        given["pretrained"] = None if from_file else pretrained
+        if from_file and "freeze" in known:  # as with ImageNet weights
+            options.setdefault("freeze", name != "cnn_lstm_custom")
     else:  # study B's networks, which all start in the same way, below
         known.append("last_layer_only")
     unknown = [option for option in options if option not in known]
@@ -90,6 +93,8 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
             head.load_state_dict(initial_weights)
         if last_layer_only:
             network.freeze_body()
+    elif from_file and "pretrained" in accepted:
+        load_published(network, at_root(pretrained), replace_head=True)
     elif "pretrained" not in accepted and (pretrained or last_layer_only):
         raise ValueError(f"{name} can only start from scratch: its class takes no `pretrained` and is no Network3d")
     return network
