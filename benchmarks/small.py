@@ -15,7 +15,7 @@ from synthetic_clips.ntu import write_clips as write_ntu_clips
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 FILES = [".dvcignore", "dvc.yaml", "params.yaml", "matplotlibrc", "published", "notebooks", "src", "pyproject.toml",
-         "weights"]
+         "weights", "docs/pictures"]
 # Models as small as these take less time than starting processes for them: one is enough, but where two are tested.
 ONE_CORE, TWO_CORES = ({"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": cores} for cores in "12")
 

@@ -27,6 +27,7 @@ from app import page as app
 from app.answers import check_wash, watch_patient
 from app.charts import plot_timeline
 from app.uploads import Upload, check_upload, read_upload
+from benchmarks.page_pictures import take_pictures
 from health_actions.analysis.recognition import UNSEEN, Answer
 from health_actions.analysis.studies import load_recogniser
 from health_actions.analysis.timeline import build_timeline, find_events
@@ -407,6 +408,15 @@ def test_clips_of_a_wash_are_named_and_missing_actions_shown(width, address, ope
     tab.get_by_role("button", name="Check the wash").click()
     tab.get_by_role("heading", name="The wash: 1 of 12 actions done").wait_for()
     assert tab.locator(".files tbody tr").count() == 3
+
+
+def test_the_pictures_of_the_page_show_an_upload_and_an_answer(address, open_page, clip, square_video, tmp_path):
+    tab = open_page(address, 900)
+    take_pictures(tab, [clip, square_video], tmp_path)
+    assert tab.locator(".files tbody tr").count() == 2
+    sizes = {path.name: Image.open(path).size for path in tmp_path.glob("figure_*.png")}
+    assert set(sizes) == {"figure_10_upload.png", "figure_11_answer.png"}
+    assert sizes["figure_10_upload.png"] == (900, 900) and sizes["figure_11_answer.png"][1] > 400
 
 
 @pytest.mark.slow

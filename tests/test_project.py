@@ -1,6 +1,7 @@
 """What holds the project's files together: stages and what they read, parameters, versions, imports, links."""
 
 import ast
+import io
 import re
 import subprocess
 import sys
@@ -18,14 +19,33 @@ from health_actions.data.clips import NTU_ACTIONS
 from health_actions.data.lists import read_lists
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS, make_splits
 from health_actions.data.transforms import AUGMENTATIONS, SCALES
+from health_actions.learning.comparison import add_difference
 from health_actions.learning.recipe import Recipe
-from health_actions.learning.scores import count_confusions, list_mix_ups
+from health_actions.learning.scores import count_confusions, list_mix_ups, score_classes
 from health_actions.params import BASE, overlay, read_stage
 from health_actions.run import match_parameters
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
 PAPER = yaml.safe_load((ROOT / "published" / "handwash.yaml").read_text())
+PAPER_B = yaml.safe_load((ROOT / "published" / "ntu_2022.yaml").read_text())
+CONTENTS = yaml.safe_load((ROOT / "notebooks" / "21_report.yaml").read_text())
+# Every table and figure of both papers, and a word for what it shows, in the words of our titles.
+NUMBERED = {
+    "handwash": {
+        "table": ["architectures", "learning rate", "size of the frames", "augmentation", "three streams"],
+        "figure": ["the classes", "clips per class and subset", "convlstm", "cnn-lstm", "learning curves",
+                   "confusion matrix", "step 6 right, predicted as step 5 right",
+                   "step 6 right, predicted as step 7 right", "step 2 left, predicted as step 7 right",
+                   "upload of clips", "missing actions"]},
+    "ntu": {
+        "table": ["literature", "kinds of test", "top-1 and top-2", "resnet-101, each action",
+                  "resnext-101, each action", "resnet-50, each action"],
+        "figure": ["the method", "training input", "test input", "3-d convolution", "3-d max pooling",
+                   "architecture of c3d", "model structure of c3d", "resnet-18", "resnet-50", "resnet-101",
+                   "resnext-101", "squeezenet", "mobilenetv2", "shufflenetv2", "headache, chest pain and neck pain",
+                   "scratch and from pretrained", "top-1 and top-2", "precision of resnet-101",
+                   "recall of resnet-101", "f1 of resnet-101"]}}
 PROFILES = ["laptop", "published"]
 PAPERS_NETWORKS = "c3d resnet18 resnet50 resnet101 resnext101 mobilenetv2 shufflenetv2 squeezenet".split()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -210,6 +230,105 @@ def test_the_notebook_of_the_split_has_a_line_for_each_clip_that_does_not_fit_th
         "- fold 1, step_1/gone: named in trainlist01.txt, line 3, but not among the clips in use.",
         "- fold 1, step_1/d: there, but in no list: not used."]
     assert len(names["splits"]) == 3 and len(names["notes"]) == 2
+
+
+@pytest.mark.parametrize("study", NUMBERED)
+def test_every_table_and_figure_of_the_papers_is_shown_under_its_own_number(study):
+    sections = ("key", "tables", "charts", "audit", "structures")
+    items = [item for section in sections for item in CONTENTS[study][section]]
+    shown = {(kind, number): 0 for kind, subjects in NUMBERED[study].items() for number in range(len(subjects))}
+    for file, title, _ in items:
+        numbers = [re.match(r"(table|figure)[ _](\d+)(?=[_.:])", name) for name in (file, title.lower())]
+        assert len({found and found.groups() for found in numbers}) == 1, f"{file} and {title} differ in their number"
+        if numbers[0]:
+            kind, number = numbers[0][1], int(numbers[0][2]) - 1
+            assert NUMBERED[study][kind][number] in title.lower(), f"{title} has another subject"
+            shown[kind, number] += 1
+    assert all(shown.values()), shown
+
+
+def test_structures_are_drawn_under_the_papers_numbers():
+    numbers = run_cell("14", "draw_structure(table, title)", tables={})["numbers"]
+    shown = {int(file.split("_")[1]): title for file, title, _ in CONTENTS["ntu"]["structures"] if "figure" in file}
+    for model, number in numbers.items():
+        assert model in shown[number].lower().replace("-", ""), model
+        assert f"figure_{number}_{model}.svg" in {item[0] for item in CONTENTS["ntu"]["structures"]}
+    assert sorted(numbers) == sorted(PAPERS_NETWORKS) and sorted(numbers.values()) == list(range(7, 15))
+
+
+@pytest.mark.parametrize(("errors", "expected"), [
+    ([], {}), ([("step_1", "step_3")] * 4, {"most_certain_1": 1, "most_certain_2": 2, "most_certain_3": 3}),
+    ([("step_1", "step_3"), ("step_2_left", "step_7_right"), ("step_6_right", "step_5_right"),
+      ("step_6_right", "step_5_right")], {"figure_7": 3, "figure_9": 2, "most_certain_1": 1}),
+    ([("step_6_right", "step_7_right"), ("step_5_right", "step_6_right"), ("step_2_left", "step_7_right"),
+      ("step_6_right", "step_5_right")], {"figure_7": 4, "figure_8": 1, "figure_9": 3})],
+    ids=["none", "other kinds", "two of the kinds", "all kinds"])
+def test_errors_have_the_papers_numbers_where_they_are_of_its_kinds(errors, expected):
+    table = pd.DataFrame(errors, columns=["actual", "predicted"]).assign(number=range(1, len(errors) + 1))
+    names = run_cell("08", "kinds = {", errors=table, Markdown=str)
+    assert names["shown_errors"] == expected
+    absent = {name for name in ("figure_7", "figure_8", "figure_9") if name not in expected}
+    assert {name for name, line in zip(names["kinds"], names["lines"], strict=True) if "has none" in line} == absent
+
+
+def evaluate_details(detailed: dict[str, str]) -> dict:
+    """Run the cells of notebook 17 on Tables 4-6 and Figures 18-20: names of files -> what was to be written."""
+    classes = VALUES["ntu"]["classes"]
+    answers = pd.DataFrame({"class": classes * 2, "predicted": classes + classes[::-1]})
+    written = {}
+
+    def plot(table, label, panels):
+        [(title, series)] = panels.items()
+        return {title: table[list(series.values())]}
+
+    names = {"pd": pd, "np": np, "paper": PAPER_B, "detailed": detailed, "classes": classes, "output": "x",
+             "known_models": dict.fromkeys(PAPERS_NETWORKS, "scratch"), "at_root": Path, "Markdown": str,
+             "preferred": pd.DataFrame({"model": PAPERS_NETWORKS, "start": "scratch"}), "show_table": list,
+             "clip_level": {(model, "scratch"): answers for model in PAPERS_NETWORKS}, "score_classes": score_classes,
+             "add_difference": add_difference, "plot_intervals": plot,
+             "write_text": lambda path, text: written.update({path.name: text}),
+             "save_figure": lambda figure, path: written.update({path.name: figure})}
+    for words in ('papers = paper["tables"]', "by_table = {", "tables = {}", '"table_4" in tables'):
+        names = run_cell("17", words, **names)
+    return {**written, "means": names["means"]}
+
+
+def test_tables_4_to_6_and_figures_18_to_20_are_of_the_papers_networks():
+    written = evaluate_details(VALUES["published"]["ntu"]["evaluation"]["detailed"])
+    means = written.pop("means").round(3)
+    assert means["mean recall"].tolist() == [0.839, 0.829, 0.816]
+    assert means["network"].tolist() == ["resnet101", "resnext101", "resnet50"]
+    assert (means["mean recall"] - means["top-1 in Table 3"]).abs().max() < 0.006
+    figures = {"figure_18_precision_resnet101.svg": [0.79, 0.98], "figure_19_recall_resnet101.svg": [0.76, 1.00],
+               "figure_20_f1_resnet101.svg": [0.78, 0.99]}
+    assert set(written) == {"table_4.csv", "table_5.csv", "table_6.csv", *figures}
+    assert {"figure_18", "table_4"} < {re.match(r"[a-z]+_\d+", item[0])[0] for section in ("tables", "charts")
+                                      for item in CONTENTS["ntu"][section] if item[0] in written}
+    for name, ends in figures.items():
+        [(title, table)] = written[name].items()
+        measure = name.split("_")[2]
+        assert title.lower() == f"{measure} of resnet101" and list(table) == [measure, f"published_{measure}"]
+        assert table[f"published_{measure}"].iloc[[0, -1]].tolist() == ends
+
+
+def test_another_network_does_not_get_a_papers_number():
+    written = evaluate_details({"table_4": "squeezenet", "table_5": "resnext101"})
+    assert set(written) == {"classes_squeezenet.csv", "table_5.csv", "means"}
+    table = pd.read_csv(io.StringIO(written["classes_squeezenet.csv"]))
+    assert table.filter(like="published").isna().all(axis=None)
+
+
+def test_what_is_said_of_the_kinds_of_test_and_of_the_method_is_there():
+    tables = []
+    run_cell("18", "kinds_of_test = ", pd=pd, at_root=Path, output="x", write_text=lambda *_: None,
+             show_table=tables.append)
+    assert len(tables[0]) == 10 and tables[0]["kind"].is_unique
+    for file in ", ".join(set(tables[0]["where"]) - {"this notebook"}).split(", "):
+        assert (ROOT / file).is_file(), file
+    cells = nbformat.read(ROOT / "notebooks" / "11_ntu_frames.ipynb", as_version=4).cells
+    [steps] = [re.findall(r'^    "(\w+)": "', cell.source, re.MULTILINE) for cell in cells
+               if cell.source.startswith("steps = ")]
+    assert steps == [name for name in STAGES if name.startswith("ntu_")]
 
 
 def test_imports_go_one_way():

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import pytest
+import yaml
 from conftest import ROOT
 from playwright.sync_api import sync_playwright
 
@@ -116,6 +117,17 @@ def describe_link(look, tag: str, link: str, url: str) -> str | None:
         if parts.fragment not in ids and unquote(parts.fragment) not in ids:
             return f"{tag} leads to no element: {link}"
     return None
+
+
+@pytest.mark.parametrize("study", ["handwash", "ntu"])
+def test_the_report_has_every_table_and_figure_of_the_papers(study):
+    contents = yaml.safe_load((ROOT / "notebooks" / "21_report.yaml").read_text())[study]
+    wanted = {item[0] for section in ("key", "tables", "charts", "audit", "structures") for item in contents[section]
+              if item[0].startswith(("table_", "figure_"))}
+    found = {path.name for path in (REPORTS / study).glob("[0-9]*/*")}
+    missing = wanted - found
+    kinds = {"figure_7.png", "figure_8.png", "figure_9.png"} & missing  # errors that a run may not have
+    assert missing == kinds and len([name for name in found if name.startswith("most_certain_")]) == len(kinds)
 
 
 @pytest.mark.parametrize("page", SHOWN)
