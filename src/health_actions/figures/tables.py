@@ -10,10 +10,11 @@ WORDS = {
     "clip_top1": "top-1", "clip_top2": "top-2", "video_top1": "video top-1", "video_top2": "video top-2", "f1": "F1",
     "published_top1": "published top-1", "published_top2": "published top-2", "published_f1": "published F1",
     "training_clip_top1": "training top-1", "validation_clip_top1": "validation top-1", "video": "video top-1",
-    "gain_p": "p of the gain", "auroc": "AUROC", "onnxruntime": "ONNX Runtime", "torch": "PyTorch",
+    "training": "on training clips", "gain_p": "p of the gain", "auroc": "AUROC", "onnxruntime": "ONNX Runtime", "torch": "PyTorch",
     "multiply_adds": "multiply-adds (million)", "published_multiply_adds": "published multiply-adds (million)",
     "operations": "multiply-adds (thousand million)", "pixel_change": "mean change of a pixel (of 255)",
 }
+FITTED = 0.9  # top-1 on its own training clips below which a network's accuracy says nothing about its architecture
 VALUES = {"published_is": {"above": "higher", "below": "lower", "inside": "inside the interval"}}
 
 
@@ -25,13 +26,15 @@ def name_column(name: str) -> str:
 def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
     """A table for display.
 
-    `low` and `high` become one column "95 % interval", `recall_low` and `recall_high` "95 % interval of recall".
+    `low` and `high` become one column "95 % interval", `recall_low` and `recall_high` "95 % interval of recall". Models
+    that do not fit their training clips (column `training` below `FITTED`) are grey.
 
     Args:
         table: as written to a CSV file; its index is not shown.
         words: column -> its name here, where the usual one is wrong.
     """
-    shown = table.copy()
+    shown = table.reset_index(drop=True)
+    grey = table["training"].to_numpy() < FITTED if "training" in table else [False] * len(table)
     for low in [name for name in map(str, table.columns) if name == "low" or name.endswith("_low")]:
         high, measure = f"{low.removesuffix('low')}high", low.removesuffix("low").rstrip("_")
         if high not in shown:
@@ -51,7 +54,8 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
              if values.max() > 1 and (values.dropna() % 1 == 0).all()]
     shown = shown.astype(dict.fromkeys(whole, "Int64"))
     shown = shown.rename(columns=lambda name: words.get(str(name), name_column(name)))
-    return shown.style.hide().format(precision=digits, thousands=",", na_rep="-")
+    return shown.style.hide().format(precision=digits, thousands=",", na_rep="-").apply(
+        lambda row: ["color: gray" if grey[row.name] else ""] * len(row), axis=1)
 
 
 def format_p(p: float, name: str = "p ") -> str:

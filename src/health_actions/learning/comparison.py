@@ -29,12 +29,14 @@ def add_difference(table: pd.DataFrame, *, published: str = "published", reprodu
 def summarise(predictions: pd.DataFrame, cards: list[dict], classes: list[str]) -> dict:
     """What both studies' tables say of a model: its input, its training and its score on the test clips.
 
-    `validation` is the mean of the folds' chosen epochs; low and high are the 95 % interval of clip_top1.
+    `training` (nan where it was not measured) and `validation` are means of the folds' chosen epochs; low and high are
+    the 95 % interval of clip_top1.
     """
     own = score(predictions, classes)
+    training = [card["scores"].get("training_clip_top1", np.nan) for card in cards]
     return {"pixels": cards[0]["clip"]["size"], "frames": cards[0]["clip"]["window"],
             "epochs": cards[0]["training"]["epochs"],
-            "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards])),
+            "training": float(np.mean(training)), "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards])),
             "clip_top1": own["clip_top1"], "low": own["clip_top1_low"], "high": own["clip_top1_high"],
             "clip_top2": own["clip_top2"], "clips": own["clips"]}
 

@@ -63,6 +63,7 @@ class RecipeFields:
     dampening: Share = 0.0  # of sgd: a step adds 1 - dampening of its gradient to the momentum
     schedule: Literal["exponential", "steps", "one_cycle"] = "exponential"  # of the learning rate; steps: at milestones
     milestones: list[Count] = field(default_factory=list)
+    head_rate: Rate = 1.0  # of a 3-D CNN's output layer, as a factor of learning_rate
     label_smoothing: Share = 0.0  # share of the target that is spread over all classes
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ from health_actions.learning.datasets import build_datasets, build_loader, deriv
 from health_actions.learning.precision import choose_precision, prepare_training
 from health_actions.learning.recipe import Recipe, describe_model
 from health_actions.learning.scores import predict_clips
+from health_actions.models.network3d import Network3d
 from health_actions.models.structure import count_operations
 from health_actions.models.three_stream import fuse_streams
 from health_actions.models.weights import save_model
@@ -95,8 +96,10 @@ def compute_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float = 
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer of everything in the network that is not frozen."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """The recipe's optimizer of everything in the network that is not frozen; the head may have a rate of its own."""
+    head = {*network.get_submodule(network.head).parameters()} if isinstance(network, Network3d) else set()
+    trained = [{"params": [each for each in network.parameters() if each.requires_grad and (each in head) == is_head],
+                "lr": recipe.learning_rate * rate} for is_head, rate in ((False, 1.0), (True, recipe.head_rate))]
     common = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(trained, momentum=recipe.momentum, dampening=recipe.dampening, **common)
@@ -108,7 +111,8 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
     """The learning rate at each step, `steps` an epoch; gamma multiplies it at milestones or after every epoch."""
     # Smith, 2018: rises from a 25th in the first 3 tenths, then falls to 0; beta1 or momentum: 0.95 to 0.85 and back.
     if recipe.schedule == "one_cycle":
-        return OneCycleLR(optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, rates, total_steps=recipe.epochs * steps)
     if recipe.schedule == "steps":
         return MultiStepLR(optimizer, [epoch * steps for epoch in recipe.milestones], recipe.gamma)
     return LambdaLR(optimizer, lambda step: recipe.gamma ** (step // steps))
@@ -129,7 +133,9 @@ class Result:
     """Results of a run."""
 
     history: pd.DataFrame  # learning curves: fold, epoch, loss and clip_top1 of training and validation
-    chosen: pd.DataFrame  # a row a fold: fold, chosen epoch and its clip_top1, clips that chose it, seconds
+    # A row a fold: fold, chosen epoch and its clip_top1, training (top-1 on the training clips, in evaluation mode),
+    # clips that chose it, seconds.
+    chosen: pd.DataFrame
     predictions: pd.DataFrame | None  # as of `predict_clips`, all folds; None when the run was not tested
 
 
@@ -217,8 +223,12 @@ def finish_fold(fold: SimpleNamespace, network: nn.Module, kept: torch.Tensor | 
         "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
                    "validation_clip_top1": round(best["validation_clip_top1"], 4)}}
     card["architecture"] |= {"freeze": network.frozen} if hasattr(network, "frozen") else {}
+    known = predict_clips(network, card, subsets["training"], frames_folder=fold.frames_folder, features=kept,
+                          rows=fold.rows)
+    card["scores"]["training_clip_top1"] = round(float((known["predicted"] == known["class"]).mean()), 4)
     record = {"history": [{"fold": fold.number, **row} for row in history],
               "chosen": [{"fold": fold.number, "epoch": best["epoch"], "clip_top1": best["validation_clip_top1"],
+                          "training": card["scores"]["training_clip_top1"],
                           "clips": len(subsets[recipe.choose_on]), "seconds": seconds}]}
     if fold.tested:
         record["predictions"] = predict_clips(network, card, subsets["testing"], frames_folder=fold.frames_folder,

@@ -60,7 +60,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm3d(inner)
         self.conv3 = nn.Conv3d(inner, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(outputs)
-        nn.init.zeros_(self.bn3.weight)  # begins as its shortcut: deep networks learn sooner
+        nn.init.constant_(self.bn3.weight, 0.25)  # begins close to its shortcut; at 0 many epochs stay at chance
         self.downsample = build_shortcut(shortcut, inputs, outputs, stride)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
