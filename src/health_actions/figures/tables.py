@@ -10,7 +10,8 @@ WORDS = {
     "clip_top1": "top-1", "clip_top2": "top-2", "video_top1": "video top-1", "video_top2": "video top-2", "f1": "F1",
     "published_top1": "published top-1", "published_top2": "published top-2", "published_f1": "published F1",
     "training_clip_top1": "training top-1", "validation_clip_top1": "validation top-1", "video": "video top-1",
-    "training": "on training clips", "gain_p": "p of the gain", "auroc": "AUROC", "onnxruntime": "ONNX Runtime", "torch": "PyTorch",
+    "training": "on training clips", "gain_p": "p of the gain", "auroc": "AUROC", "onnxruntime": "ONNX Runtime",
+    "torch": "PyTorch",
     "multiply_adds": "multiply-adds (million)", "published_multiply_adds": "published multiply-adds (million)",
     "operations": "multiply-adds (thousand million)", "pixel_change": "mean change of a pixel (of 255)",
 }

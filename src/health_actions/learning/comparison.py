@@ -36,7 +36,8 @@ def summarise(predictions: pd.DataFrame, cards: list[dict], classes: list[str]) 
     training = [card["scores"].get("training_clip_top1", np.nan) for card in cards]
     return {"pixels": cards[0]["clip"]["size"], "frames": cards[0]["clip"]["window"],
             "epochs": cards[0]["training"]["epochs"],
-            "training": float(np.mean(training)), "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards])),
+            "training": float(np.mean(training)),
+            "validation": float(np.mean([card["scores"]["validation_clip_top1"] for card in cards])),
             "clip_top1": own["clip_top1"], "low": own["clip_top1_low"], "high": own["clip_top1_high"],
             "clip_top2": own["clip_top2"], "clips": own["clips"]}
 
