@@ -112,6 +112,7 @@ def test_hidden_files_and_other_files_elsewhere_are_not_listed(tmp_path):
 @pytest.mark.parametrize(("path", "reason"), [
     ("a.mp4", "lies in no folder; expected"), ("Step_1/day2/b.MP4", "lies in Step_1/day2; expected"),
     ("Subject 1/Step_1/01.mp4", "lies in Subject 1/Step_1; "), ("eval/a.mp4", "unknown class folder 'eval'; "),
+    ("Step_1/day2/b.WMV", "lies in Step_1/day2; expected"), ("eval/a.flv", "unknown class folder 'eval'; "),
     ("eval/Step_1/a.mp4", "lies in eval/Step_1; "), ("Test set/Step_1/a.avi", "lies in Test set/Step_1; "),
     ("training set/Step_1/a.avi", "lies in training set/"),
     ("train/deeper/Step_1/a.mp4", "lies in train/deeper/Step_1; "), ("test/a.mp4", "unknown class folder 'test'; ")])

@@ -204,8 +204,8 @@ def test_all_faults_are_named_at_once_and_what_is_missing_too(tmp_path):
     (["a"], "must have at least 2 items"), (["Step 1", "step_1"], "handwash: step_1 is listed twice in classes$"),
     (["caf\u00e9", "cafe\u0301"], "handwash: cafe\u0301 is listed twice in classes$"),
     *((["a", name], rf'\[1\]: tables or folders would take "{name}" for something else') for name in (
-        "1", "2.5", "1e5", ".5", "nan", "NA", "N/A", "null", "None", "true", "inf", "class", "a/b", " a", "", "file",
-        "Start", "end", "action", "probability", "error", "no action", NONE, *UNSEEN.values()))])
+        "1", "2.5", "1e5", ".5", "nan", "NA", "N/A", "null", "None", "true", "inf", "class", "a/b", "a\nb", ".a",
+        " a", "", "file", "Start", "end", "action", "probability", "error", "no action", NONE, *UNSEEN.values()))])
 def test_classes_whose_names_tables_would_change_are_refused(tmp_path, names, words):
     change(tmp_path, ("handwash.classes", names))
     with pytest.raises(ValueError, match=words):

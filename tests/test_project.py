@@ -225,7 +225,7 @@ def test_the_notebook_of_the_split_has_a_line_for_each_clip_that_does_not_fit_th
     shown = []
     names = run_cell(notebook, "read_lists(", pd=pd, clips=clips, classes=["step_1"], protocol="lists", folds=4, seed=0,
                      test_on="every_fold", lists="", at_root=lambda _: tmp_path, make_splits=make_splits,
-                     read_lists=read_lists, count_clips=count_clips, Markdown=shown.append)
+                     shares=None, read_lists=read_lists, count_clips=count_clips, Markdown=shown.append)
     assert "**lists**, in 1 fold(s); 1 of 4 clips" in shown[0] and shown[0].splitlines()[2:] == [
         "- fold 1, step_1/gone: named in trainlist01.txt, line 3, but not among the clips in use.",
         "- fold 1, step_1/d: there, but in no list: not used."]

@@ -203,6 +203,11 @@ def test_of_several_videos_the_default_one_is_taken_then_the_largest_and_never_a
                                   ("default.mkv", (("libx264", {}, default, small, range(12)), second), 12)]:
         write_streams(tmp_path / name, *streams)
         assert probe(tmp_path / name).frames == len(read(tmp_path / name)) == frames, name
+    for name in ("empty.mkv", "empty.avi"):  # the default one and largest has no frames
+        write_streams(tmp_path / name, ("libx264", {}, default, cover[:0], []), ("libx264", {}, 0, small, range(12)))
+        assert probe(tmp_path / name).frames == len(read(tmp_path / name)) == 12, name
+    write_streams(tmp_path / "still.mkv", ("libx264", {}, default, cover, [0]), ("libx264", {}, 0, small, range(12)))
+    assert probe(tmp_path / "still.mkv").frames == 12
     write_streams(tmp_path / "song.mp4", picture)
     assert find_reason(tmp_path / "song.mp4") == "no video in it: only a picture, as of a song's cover"
 
@@ -328,6 +333,37 @@ def test_time_goes_on_where_two_recordings_are_joined(tmp_path, form, start):
         assert tell_numbers(reader(path)) == list(range(40))
 
 
+@pytest.mark.parametrize(("name", "codec"), [("joined.mkv", "libx264"), ("joined.webm", "libvpx"),
+                                             ("joined.avi", "mpeg4"), ("joined.h264", "libx264")])
+def test_recordings_of_other_kinds_that_are_joined_are_whole(tmp_path, name, codec):
+    path, part = tmp_path / name, tmp_path / f"part.{name}"
+    parts = []
+    for first in (0, 20):
+        write_numbers(part, range(20), codec, first)
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    assert probe(path) == VideoFacts(40, 30.0, 96, 64, False)
+    for reader in (read, lambda path: sample(path, every=1 / 30)):
+        assert tell_numbers(reader(path)) == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["part.mp4", "part.mov", "fragments.mp4"])
+def test_recordings_that_are_joined_so_that_players_show_one_are_refused(tmp_path, name):
+    options = {"movflags": "frag_keyframe+empty_moov"} if "fragments" in name else {}
+    write_numbers(tmp_path / name, options={"g": "10"}, muxing=options)
+    assert tell_numbers(read(tmp_path / name)) == list(range(40))
+    (tmp_path / name).write_bytes(2 * (tmp_path / name).read_bytes())
+    assert find_reason(tmp_path / name).startswith("several recordings were appended to each other")
+
+
+def test_frames_of_one_time_do_not_make_a_video_longer(tmp_path):
+    path = tmp_path / "pairs.mkv"
+    write_numbers(path, np.arange(40) // 4 * 4, options={"bf": "0"})
+    assert probe(path).duration == pytest.approx(40 / 30, abs=0.002)
+    for reader in (read, lambda path: sample(path, every=1 / 30)):
+        assert tell_numbers(reader(path)) == list(range(40))
+
+
 @pytest.mark.parametrize("name", ["jump.mkv", "jump.mp4"])
 def test_a_clock_that_jumps_is_no_still_picture(tmp_path, name):
     path = tmp_path / name
@@ -371,8 +407,8 @@ def test_a_name_with_a_colon_is_that_of_a_file(square_video, numbered_video, tmp
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_files_of_all_suffixes_are_read(tmp_path, suffix):
     form = {".m4v": "mp4", ".mkv": "matroska", ".mpg": "mpeg", ".mpeg": "mpeg", ".ts": "mpegts", ".mts": "mpegts",
-            ".m2ts": "mpegts"}.get(suffix, suffix[1:])
-    codec = {"mpeg": "mpeg2video", "webm": "libvpx", "avi": "mpeg4"}.get(form, "libx264")
+            ".m2ts": "mpegts", ".m2t": "mpegts", ".qt": "mov", ".divx": "avi"}.get(suffix, suffix[1:])
+    codec = {"mpeg": "mpeg2video", "vob": "mpeg2video", "webm": "libvpx", "avi": "mpeg4"}.get(form, "libx264")
     path = tmp_path / f"clip{suffix}"
     write_numbers(path, codec=codec, form=form, muxing={"mpegts_m2ts_mode": "1"} if suffix in (".mts", ".m2ts") else {})
     check_upload(path)

@@ -22,7 +22,7 @@ QUICK = """convlstm cnn_lstm_custom cnn_lstm_resnet50 cnn_lstm_alexnet cnn_lstm_
 # where it sees none of the classes; no names of folders.
 UNSAFE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(inf(inity)?|nan)|true|false|#?n/?a|<na>|null|(?-i:None)|"
                     r"clip|class|fold|predicted|all|everyday|file|start|end|action|probability|error|none of these|"
-                    r"no action|nobody seen|no hand seen|.*[/\\].*|\s.*|.*\s|", re.IGNORECASE)
+                    r"no action|nobody seen|no hand seen|.*[/\\\r\n].*|[\s.].*|.*\s|", re.IGNORECASE)
 
 
 def _check_class(name):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from health_actions.data.frames import make_unique
-from health_actions.data.video import SUFFIXES
+from health_actions.data.video import OTHER_SUFFIXES, SUFFIXES
 from health_actions.paths import list_files, simplify_name
 
 SPLIT_FOLDERS = {"train": "training", "training": "training", "val": "validation", "valid": "validation",
@@ -90,7 +90,7 @@ def find_clips(folder: Path, classes: list[str], naming: str = "handwash") -> pd
         by_name = not class_folder and naming == "ntu"
         expected = given_split is not None and (class_folder or by_name)
         is_folder = os.path.isdir(path)
-        if not (expected or is_folder or path.suffix.lower() in SUFFIXES):
+        if not (expected or is_folder or path.suffix.lower() in SUFFIXES + OTHER_SUFFIXES):
             continue
         name, reason, note = read_name(place.stem, classes), "", ""
         label = known.get(simplify_name(name.action if by_name else class_folder), "") if expected else ""

@@ -1,8 +1,9 @@
 """Video files in, frames out, with PyAV; `sandbox` calls these functions in a limited subprocess."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,14 @@ CLOSE = 0.002  # seconds by which two times may differ and count as equal
 LATE = 0.015  # seconds by which a frame may be late, as a camera's are; below 1/60, by which it is at 24 a second
 RATE = 30  # frames per second of the clips of both studies; videos of other rates are sampled at this one
 LONGEST_STILL = 30.0  # seconds from one frame to the next; after more than that, a file's clock has jumped
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".3gp", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".m2t",
+            ".3g2", ".qt", ".vob", ".divx")
+OTHER_SUFFIXES = (".wmv", ".asf", ".flv", ".f4v", ".ogv", ".mxf", ".dv", ".rm", ".rmvb", ".gif")  # not read
 # FFmpeg would also follow a playlist, whatever its name, to other files and to the network: only containers are opened.
 ONLY_VIDEOS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,h264,hevc", "protocol_whitelist": "file"}
 UPRIGHT = np.array([1, 0, 0, 0, 1], np.int32)  # the start of a display matrix that changes nothing
 LIMITS = {"max_pixels": str(LARGEST)}  # FFmpeg refuses larger pictures before it takes memory for them
+OPENING = {"metadata_errors": "replace", "container_options": ONLY_VIDEOS, "options": LIMITS}
 # What PyAV and NumPy raise for damaged bytes; UnicodeDecodeError, from texts in the file, is a ValueError.
 FAILURES = (av.FFmpegError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError, MemoryError)
 
@@ -60,11 +64,12 @@ class VideoFacts:
 def probe(path: Path) -> VideoFacts:
     """Count a video's frames without decoding them; UnreadableVideo when it is cut off, no video, too large or slim."""
     with _open(path) as video:
-        stamps, part, before = [], 0, -math.inf
+        stamps, part, latest = [], 0, -math.inf
         for packet, is_shown in video.read():
             if packet.dts is not None:
-                part += packet.dts < before  # recordings that were joined: times start again
-                before = packet.dts
+                # Recordings that were joined: times start again. FFmpeg may guess those of single frames wrong.
+                is_next = packet.is_keyframe and packet.dts < latest
+                part, latest = part + is_next, packet.dts if is_next else max(latest, packet.dts)
             if is_shown:
                 stamps.append((part, video.find_stamp(packet)))
         stamps = stamps[len(stamps) - video.packets:]  # from the first key frame on
@@ -129,7 +134,7 @@ def _open(path: Path) -> Iterator["_Video"]:
         raise UnreadableVideo("empty file (0 bytes)")
     try:
         place = str(Path(path).absolute())  # FFmpeg takes what stands before the colon in 12:30.mp4 for a protocol
-        container = av.open(place, metadata_errors="replace", container_options=ONLY_VIDEOS, options=LIMITS)
+        container = av.open(place, **OPENING)
     except PermissionError:
         raise UnreadableVideo("cannot be read: permission denied") from None
     except av.ArgumentError:  # what FFmpeg knows, and is not in ONLY_VIDEOS
@@ -167,8 +172,13 @@ class _Video:
         if not shown:
             raise UnreadableVideo("its codec is not known")
         self.container = container
+        counts = _count_packets(container.name, [stream.index for stream in shown]) if len(shown) > 1 else Counter()
         self.stream = max(shown, key=lambda stream: (
+            min(counts[stream.index], 2),  # a track may be empty, or a single picture
             stream.disposition & av.stream.Disposition.default, stream.width * stream.height))
+        if "mp4" in container.format.name and _count_headers(container.name) > 1:
+            raise UnreadableVideo("several recordings were appended to each other, players show the first one alone: "
+                                  "join them with ffmpeg")
         self.aspect = float(self.stream.sample_aspect_ratio or 1)  # width of a pixel divided by its height
         _check_size(self.stream.width, self.stream.height, self.aspect)
         self.stream.codec_context.options = LIMITS
@@ -179,14 +189,16 @@ class _Video:
         # times of decoding (dts) stand in: they are in the order of the decoder's output, too.
         self.by_dts = container.format.name == "avi"
         self.unit, self.rate = float(self.stream.time_base), float(self.stream.guessed_rate or RATE)
-        self.moment, self.seconds = -math.inf, -1 / self.rate
+        self.stamp, self.moment, self.seconds = None, -math.inf, -1 / self.rate
 
     def find_stamp(self, item: av.Packet | av.VideoFrame) -> int | None:
         return item.dts if self.by_dts or item.pts is None else item.pts
 
     def tell_time(self, stamp: int | None) -> None:
         """Set `seconds` for the next frame in the order of display."""
-        before, self.moment = self.moment, self.moment + 1 / self.rate if stamp is None else stamp * self.unit
+        is_untold = stamp is None or stamp == self.stamp  # equal times would make the video longer
+        before, self.stamp = self.moment, stamp
+        self.moment = before + 1 / self.rate if is_untold else stamp * self.unit
         gap = self.moment - before
         self.seconds += gap if 0 < gap <= LONGEST_STILL else 1 / self.rate
 
@@ -271,6 +283,28 @@ class _Video:
         if picture.shape != self.shape:
             raise UnreadableVideo(f"its pictures change their shape after frame {self.changed}")
         return picture
+
+
+def _count_packets(name: str, streams: list[int]) -> Counter:
+    """Stream -> its packets, as far as the file can be read."""
+    counts = Counter()
+    with suppress(*FAILURES), av.open(name, **OPENING) as container:
+        for packet in container.demux(*map(container.streams.__getitem__, streams)):
+            counts[packet.stream_index] += packet.size > 0
+    return counts
+
+
+def _count_headers(name: str) -> int:
+    """Number of the moov boxes of an MP4 file; FFmpeg reads the first one."""
+    place, size, count = 0, 8, 0
+    with open(name, "rb") as file:
+        end = file.seek(0, 2)
+        while size >= 8 and place < end:  # a size of 0 is up to the end
+            file.seek(place)
+            head = file.read(16)
+            size = int.from_bytes(head[8:]) if head[:4] == b"\0\0\0\1" else int.from_bytes(head[:4])
+            count, place = count + (head[4:8] == b"moov"), place + size
+    return count
 
 
 def _count_samples(seconds: float, every: float) -> int:
