@@ -40,6 +40,7 @@ def test_the_parts_sum_up_to_the_whole(name):
     ("resnext101", "layer3", ["bottleneck, 32 groups", 23]), ("mobilenetv2", "features.7-10", ["inverted residual", 4]),
     ("shufflenetv2", "features.4-11", ["shuffle unit", 8]), ("squeezenet", "features.4-5", ["fire module", 2]),
     ("squeezenet", "features.0-2", ["convolution 3 x 3 x 3", 1]),
+    ("cnn_lstm_alexnet", "features", ["convolution 11 x 11 + 3 poolings + convolution 5 x 5 + 3 convolutions 3 x 3"]),
     ("c3d", "group3", ["2 convolutions 3 x 3 x 3 + pooling", 1])])
 def test_equal_blocks_share_a_row(name, part, expected):
     with torch.device("meta"):

@@ -33,8 +33,9 @@ def draw_structure(table: pd.DataFrame, title: str) -> Figure:
         if number % columns:
             axis.annotate("", (middle - 0.3, 0), (middle - 0.7, 0), arrowprops={"arrowstyle": "-|>", "color": "black"})
         kind = row.kind.replace(" x ", "\u00a0\u00d7\u00a0")  # no line ends within the size of a kernel
+        first, *others = (f"{row.repeats} \u00d7 {kind}" if row.repeats > 1 else kind).split(" + ")
         above = [textwrap.fill(text, 160 // columns, break_long_words=False)
-                 for text in (row.part, f"{row.repeats} \u00d7 {kind}" if row.repeats > 1 else kind)]
+                 for text in dict.fromkeys((row.part, first, *(f"+ {other}" for other in others)))]
         axis.text(middle, 0.58, "\n".join(above), ha="center", va="bottom", fontsize=7.5)
         size = " \u00d7 ".join(f"{value:.0f}" for value in (row.frames, row.height, row.width) if pd.notna(value))
         costs = [EngFormatter()(float(f"{value:.3g}")) if value else "" for value in (

@@ -105,5 +105,5 @@ def _name_kind(module: nn.Module) -> str:
         if name.startswith("conv") and hasattr(layer, "kernel_size"):
             name, groups = f"convolution {' x '.join(map(str, layer.kernel_size))}", {}
         kinds["pooling" if "pool" in name else ", ".join([name, *(f"{count} groups" for count in groups)])] += 1
-    return " + ".join(kind if count == 1 else f"{count} {kind.replace('convolution', 'convolutions')}"
-                      for kind, count in kinds.items())
+    several = re.compile("^(convolution|pooling)")
+    return " + ".join(kind if count == 1 else f"{count} " + several.sub(r"\1s", kind) for kind, count in kinds.items())
