@@ -84,11 +84,12 @@ readme:
 	  sed -e "/<!-- table: $$name -->/,/<!-- end -->/{/<!--/!d;}" -e "/<!-- table: $$name -->/r $$table" README.md > .README.part \
 	  && mv .README.part README.md; done
 
-# Training times of study A's Table 3 and what a clip takes each of study B's networks, in the last run on this machine:
-# they differ from run to run, so no report holds them.
-times:
+# Training times of study A's Table 3, what a clip takes each of study B's networks, and the minutes of each training, in
+# the last run on this machine: they differ from run to run, so no report holds them.
+times: .venv/.ready
 	@for table in build/*/times/*.csv; do echo "$$table"; column -s, -t $$table 2>/dev/null || \
 	  echo "no times yet: make repro (results that dvc took from its cache have none)"; done
+	@$(BIN)/python -m benchmarks.costs
 
 # Speed and memory beside a plain pipeline, in one run of some minutes; build/benchmarks/bench.csv has the table.
 bench: clips

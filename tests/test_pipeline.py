@@ -82,6 +82,19 @@ def test_every_table_and_figure_is_in_the_folder_of_its_notebook_and_names_the_c
     assert any(link[2:4] + link[6:] == ("17_ntu_evaluation", link[3], "ntu_evaluation") for link in links)
 
 
+def test_every_claim_has_its_verdict_in_the_report_and_one_test_performer_proves_none(small_project):
+    judged = pd.read_csv(small_project / "reports" / "claims" / "25_claims" / "claims.csv").set_index("id")
+    compared = pd.read_csv(small_project / "reports" / "claims" / "25_claims" / "comparisons.csv")
+    assert len(judged) == 18 and set(judged["verdict"]) == {"cannot be tested here"}
+    assert compared["why"].notna().all() and judged.loc["A7", "measured"] in set(compared["why"])
+    page = (small_project / "reports" / "index.html").read_text()
+    head = page[:page.index("<nav>")]
+    assert re.findall(r'<tr id="claim-(\w+)">', head) == list(judged.index)
+    assert "Of 18 claims" in head and "clips are synthetic" in head and head.count("shown here</a>") > 10
+    table = (small_project / "reports" / "claims" / "21_report" / "claims.md").read_text()
+    assert len(table.splitlines()) == 20 and "**cannot be tested here**" in table
+
+
 def test_a_picture_with_a_papers_number_shows_what_its_title_says(small_project):
     charts = {"figure_12_squeezenet": "squeezenet: ", "figure_14_shufflenetv2": "shufflenetv2: ",
               "figure_6_c3d_architecture": "conv3a", "figure_1_workflow": "ntu_behaviour",
@@ -148,7 +161,7 @@ def test_unusable_files_are_named_with_their_reason_and_the_clips_are_called_syn
 
 def test_pages_link_to_files_that_are_there_load_nothing_from_the_web_and_name_no_folder_of_this_machine(small_project):
     pages = list((small_project / "reports").rglob("*.html"))
-    assert len(pages) == 2 + 17 + 14
+    assert len(pages) == 3 + 17 + 14
     for path in pages:
         page = path.read_text()
         for link in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page):
@@ -173,7 +186,7 @@ def test_nothing_runs_a_second_time_and_a_changed_value_reruns_the_stages_that_t
     change(copy, "handwash.settings.base", "cnn_lstm_custom")
     changed = run(copy, "dvc", "status")
     assert set(re.findall(r"^(\S+):$", changed, re.MULTILINE)) == {
-        "handwash_training@cnn_lstm_custom", "handwash_settings", "handwash_streams", "report"}
+        "handwash_training@cnn_lstm_custom", "handwash_settings", "handwash_streams", "claims", "report"}
 
 
 @pytest.mark.slow

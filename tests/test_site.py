@@ -41,8 +41,8 @@ READ_PAGE = """() => {
       picture => [picture.getAttribute("src").slice(0, 80), picture.getAttribute("alt")])};
 }"""
 
-# What is wider than the window, what lies outside it with no box of its own that scrolls there, and tables whose box
-# holds more than the table.
+# What is wider than the window, tables that lose a column on a desk, what lies outside with no box of its own that
+# scrolls there, and tables whose box holds more than the table.
 FIND_WIDE = """() => {
   const found = [], root = document.scrollingElement;
   const name = element => `${element.localName}.${element.className} "${element.textContent.trim().slice(0, 40)}"`;
@@ -51,6 +51,9 @@ FIND_WIDE = """() => {
     for (let box = element.parentElement; box && box !== document.body; box = box.parentElement)
       if (scrolls(box)) return box;
   };
+  if (innerWidth > 1000)
+    for (const box of document.querySelectorAll(".scroll"))
+      if (box.scrollWidth > box.clientWidth + 1) found.push(`columns outside of the page: ${name(box)}`);
   if (root.scrollWidth > innerWidth + 1) found.push(`the page: ${root.scrollWidth} of ${innerWidth} pixels`);
   for (const element of document.body.querySelectorAll("*:not(svg *)")) {
     const place = element.getBoundingClientRect(), box = findBox(element);
