@@ -22,14 +22,14 @@ CLAIMS = yaml.safe_load((ROOT / "published" / "claims.yaml").read_text())
 LISTED = [(study, claim) for study in CLAIMS for claim in CLAIMS[study]["claims"]]
 ACTIONS = ["falling_down", "staggering", "headache", "neck_pain", "chest_pain"]
 NAMES = {"np": np, "pd": pd, "stats": stats, "fnmatch": fnmatch, "claims": CLAIMS, "paper_a": PAPER, "paper_b": PAPER_B,
-         "at_root": Path, "handwash_settings": ""}
+         "at_root": Path, "handwash_settings": "", "FITTED": FITTED}
 CANNOT = "cannot be tested here"
 
 
 @pytest.fixture(scope="module")
 def rule() -> dict:
     """The functions of the notebook; a test sets networks, published and top2 of its own."""
-    names = dict(NAMES, FITTED=FITTED, networks={"handwash": {}, "ntu": {}}, published={"handwash": {}, "ntu": {}}, top2={},
+    names = dict(NAMES, networks={"handwash": {}, "ntu": {}}, published={"handwash": {}, "ntu": {}}, top2={},
                  classes={"handwash": PAPER["classes"], "ntu": ACTIONS})
     for words in ("def resample(", "def compare_two(", "def compare_to_guessing(", "def compare_recalls(",
                   "def is_fitted(", "def list_comparisons(", "def compare_setting(", "def collect(",
