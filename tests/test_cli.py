@@ -395,7 +395,7 @@ def use_lists(root) -> None:
 
 def test_check_lists_every_wrong_value_and_still_looks_at_the_clips(empty):
     text = (empty / "params.yaml").read_text()
-    wrong = text.replace("batch_size: 16", 'batch_size: "16"').replace("devices: 1", "devices: 0")
+    wrong = text.replace("batch_size: 16", 'batch_size: "16"', 1).replace("devices: 1", "devices: 0")
     (empty / "params.yaml").write_text(wrong)
     code, lines, _ = run_check()
     assert code == 1 and lines[0] == "params.yaml, profile laptop: 2 wrong" and set(lines[1:3]) == {

@@ -25,6 +25,7 @@ from health_actions.learning.features import build_network, prepare_features
 from health_actions.learning.recipe import Recipe, read_recipe
 from health_actions.learning.scores import predict_folds
 from health_actions.learning.training import Result, Run, build_optimizer, build_schedule, train_runs
+from health_actions.models import build_model
 from health_actions.models.weights import load_model, write_start
 
 FROZEN = {"architecture": "cnn_lstm_efficientnet_lite0", "options": {"freeze": True, "lstm_width": 16},
@@ -99,7 +100,7 @@ def test_a_finished_fold_is_restored_while_its_model_is_there(train, first_fold,
             train(tmp_path, first_fold, epochs=epochs)
 
 
-def test_the_card_says_what_the_weights_are_and_how_to_feed_them(trained, splits):
+def test_the_card_says_what_the_weights_are_and_how_to_feed_them(trained, splits, frames_folder):
     folder, history = trained
     card = json.loads((folder / "models" / "fold_2" / "card.json").read_text())
     assert card["classes"] == CLASSES and card["architecture"]["name"] == "convlstm"
@@ -111,8 +112,12 @@ def test_the_card_says_what_the_weights_are_and_how_to_feed_them(trained, splits
                                         "fold": 2}.items()
     fold = history[history["fold"] == 2].set_index("epoch")
     best = fold[fold["validation_clip_top1"] == fold["validation_clip_top1"].max()]["validation_loss"].idxmin()
-    assert card["scores"] == {"best_epoch": best, "chosen_on": "validation", "validation_clip_top1": pytest.approx(
-        fold["validation_clip_top1"].max(), abs=1e-4)}
+    learned = splits[(splits["fold"] == 2) & (splits["subset"] == "training")].assign(subset="testing")
+    known = predict_folds(folder / "models", learned, frames_folder=frames_folder)
+    assert card["scores"] == {
+        "best_epoch": best, "chosen_on": "validation",
+        "validation_clip_top1": pytest.approx(fold["validation_clip_top1"].max(), abs=1e-4),
+        "training_clip_top1": pytest.approx((known["predicted"] == known["class"]).mean(), abs=1e-4)}
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
@@ -149,6 +154,18 @@ def test_a_recipe_is_unchanged_by_its_check_and_cannot_be_changed():
 
 
 # Optimizers and schedules.
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "exponential"])
+def test_the_head_learns_at_its_own_rate(schedule):
+    network = build_model("squeezenet", num_classes=3, frames=8, size=32)
+    recipe = make_recipe(optimizer="sgd", momentum=0.0, schedule=schedule, head_rate=0.1)
+    optimizer = build_optimizer(network, recipe)
+    build_schedule(optimizer, recipe, steps=1)
+    body, head = optimizer.param_groups
+    assert {*map(id, head["params"])} == {*map(id, network.classifier.parameters())}
+    assert len(body["params"]) + len(head["params"]) == len(list(network.parameters()))
+    assert head["lr"] == pytest.approx(0.1 * body["lr"])
 
 
 def follow_rates(batches: int = 5, **settings) -> list[float]:
