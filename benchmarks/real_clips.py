@@ -88,7 +88,7 @@ def main(folder: Annotated[Path, typer.Argument(help="Holds handwash/ and falls/
 
     def note(name: str, right: np.ndarray | list) -> None:
         count, total = int(np.sum(right)), len(right)
-        low, high = wilson_interval(count, total)
+        low, high = wilson_interval(count, total)  # over clips: for these few people, not for others
         table[name] = {"clips": total, "counted": count, "share": round(count / total, 3), "low": round(low, 3),
                        "high": round(high, 3)}
         print(f"{name}: {count} of {total} ({count / total:.2f}, 95 % interval {low:.2f} to {high:.2f})", flush=True)

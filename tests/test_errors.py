@@ -14,7 +14,7 @@ CLIPS = make_clips([("one/a", A, "001", "G01"), ("one/b", A, "002", "G01"), ("tw
                     ("six/b", C, "002", "G01")])
 PREDICTIONS = pd.DataFrame([("one/a", 0.3, 0.6, 0.1), ("one/b", 0.9, 0.1, 0), ("two/a", 0.1, 0.7, 0.2),
                             ("two/b", 0, 1, 0), ("two/c", 0, 0.1, 0.9), ("six/a", 0.15, 0.8, 0.05)],
-                           columns=["clip", *CLASSES]).assign(fold=1)
+                           columns=["clip", *CLASSES]).assign(fold=1, recording=0)
 PREDICTIONS["class"] = PREDICTIONS["clip"].map(CLIPS.set_index("clip")["class"])
 PREDICTIONS["predicted"] = PREDICTIONS[CLASSES].idxmax(axis=1)
 ERRORS = list_errors(PREDICTIONS, CLIPS)

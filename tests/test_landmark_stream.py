@@ -191,7 +191,8 @@ def test_a_saved_stream_answers_for_stored_clips_as_networks_for_pictures_do(sea
         "architecture": {"name": "landmarks", "kind": "hands", "num_classes": 2, "frames": WINDOW, "size": 240},
         "classes": ["a", "b"], "preprocessing": {}, "frames": {}, "clip": {}, "data": {}, "scores": {},
         "training": {"fold": 1}})
-    splits = pd.DataFrame({"clip": ["a/one", "b/two"], "class": ["a", "b"], "fold": 1, "subset": "testing"})
+    splits = pd.DataFrame({"clip": ["a/one", "b/two"], "class": ["a", "b"], "recording": "1", "fold": 1,
+                           "subset": "testing"})
     table = predict_folds(tmp_path / "models", splits, frames_folder=tmp_path / "frames")
     rows = read_rows(tmp_path / "landmarks", ["a/one"], "hands")[0]
     np.testing.assert_allclose(table.loc[0, ["a", "b"]].to_numpy(float), predict_rows(network, rows), atol=1e-5)

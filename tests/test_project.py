@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -19,9 +20,10 @@ from health_actions.data.clips import NTU_ACTIONS
 from health_actions.data.lists import read_lists
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS, make_splits
 from health_actions.data.transforms import AUGMENTATIONS, SCALES
-from health_actions.learning.comparison import add_difference
+from health_actions.figures.tables import describe_best, describe_pairs, format_p
+from health_actions.learning.comparison import add_difference, compare_pairs, correct_holm, permute_signs
 from health_actions.learning.recipe import Recipe
-from health_actions.learning.scores import count_confusions, list_mix_ups, score_classes
+from health_actions.learning.scores import count_confusions, expand_percentiles, list_mix_ups, score_classes
 from health_actions.params import BASE, overlay, read_stage
 from health_actions.run import match_parameters
 
@@ -274,7 +276,7 @@ def test_errors_have_the_papers_numbers_where_they_are_of_its_kinds(errors, expe
 def evaluate_details(detailed: dict[str, str]) -> dict:
     """Run the cells of notebook 17 on Tables 4-6 and Figures 18-20: names of files -> what was to be written."""
     classes = VALUES["ntu"]["classes"]
-    answers = pd.DataFrame({"class": classes * 2, "predicted": classes + classes[::-1]})
+    answers = pd.DataFrame({"class": classes * 2, "predicted": classes + classes[::-1], "recording": "P001"})
     written = {}
 
     def plot(table, label, panels):
@@ -316,6 +318,130 @@ def test_another_network_does_not_get_a_papers_number():
     assert set(written) == {"classes_squeezenet.csv", "table_5.csv", "means"}
     table = pd.read_csv(io.StringIO(written["classes_squeezenet.csv"]))
     assert table.filter(like="published").isna().all(axis=None)
+
+
+# Sentences that computed numbers choose: each claims a difference that was measured, and none that was not.
+
+
+def answer_clips(wrong: int, performers: int = 8) -> pd.DataFrame:
+    """Predictions of four clips of each performer, of which so many are wrong."""
+    clips = [f"{person}/{number}" for person in range(performers) for number in range(4)]
+    table = pd.DataFrame({"clip": clips, "class": "a", "predicted": ["b"] * wrong + ["a"] * (len(clips) - wrong)})
+    return table.assign(fold=1, recording=table["clip"].str[0], a=0.5, b=0.5)
+
+
+def say(notebook: str, words: str, **names) -> str:
+    """What a cell displays as Markdown; nothing is written."""
+    shown = []
+    common = {"pd": pd, "np": np, "at_root": Path, "output": "x", "write_text": lambda *_: None, "format_p": format_p}
+    run_cell(notebook, words, **{**common, "Markdown": shown.append, **names})
+    return shown[-1].replace("\n ", "")
+
+
+@pytest.mark.parametrize(("wrong", "performers", "said"), [
+    (32, 8, "right is better (paired by performer, Holm's correction for 2 tests, p = 0.016)"),
+    (16, 4, "no difference could be measured (paired by performer, Holm's correction for 2 tests, p = 0.250; with 4 "
+            "performers no p below 0.25 is possible)"),
+    (1, 8, "no difference could be measured (paired by performer, Holm's correction for 2 tests, p = 1.000)")])
+def test_a_sentence_on_two_models_claims_what_was_measured(wrong, performers, said):
+    tables = {"right": answer_clips(0, performers), "other": answer_clips(wrong, performers)}
+    sentences = describe_pairs(compare_pairs(tables, [("right", "other"), ("right", "right")]))
+    first, second = sentences.splitlines()
+    assert f"right alone is right on {wrong}, other alone on 0: {said}" in first and "p = 1.000" in second
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ((0, 32), "worse: other."), ((0, 1), "no difference could be measured from other."), ((0,), "there is no other that fits its training clips."),
+    ((32, 0), "better: other.")])
+def test_the_best_architecture_is_called_better_only_where_that_was_measured(wrong, said):
+    tables = {name: answer_clips(count) for name, count in zip(("best", "other"), wrong)}
+    pairs = compare_pairs(tables, [("best", other) for other in tables if other != "best"])
+    table_1 = pd.DataFrame({"architecture": [*tables, "class_prior"], "low": [0.9, 0.05, 0.05][-len(tables) - 1:]})
+    text = say("04", "describe_best(pairs)", describe_best=describe_best, table_1=table_1, cards=tables, pairs=pairs,
+               best={"architecture": "best"}, classes=["a", "b"], list_mix_ups=list_mix_ups,
+               confusions=count_confusions(answer_clips(3), ["a", "b"]))
+    assert f"- Compared with best: {said}" in text and "class_prior" not in text
+
+
+@pytest.mark.parametrize(("right", "seeds", "claimed"), [
+    (0, [30, 31], "BGR (-100.0 points)."), (0, [0, 30], "none; no difference could be measured."),
+    (16, [30, 31], "none; no difference could be measured.")], ids=["beyond both", "as seeds", "four performers"])
+def test_a_legacy_switch_has_an_effect_only_beyond_seeds_and_by_the_test(right, seeds, claimed):
+    right = {"base": 32, "BGR": right, "no normalisation": 32, "random window": 32, "chosen on test clips": 32}
+    switches = pd.DataFrame({"switch": [*right, "no seed"], "reproduced": [*(count / 32 for count in right.values()),
+                                                                           np.mean(seeds) / 32]})
+    switches = switches.assign(difference=switches["reproduced"] - 1, validation=0.5, performers=8, clips=32)
+    switches = switches.assign(lowest=switches["difference"], highest=switches["difference"])
+    switches.loc[5, ["lowest", "highest"]] = [min(seeds) / 32 - 1, max(seeds) / 32 - 1]
+    tables = {run.replace("window", "window 0"): answer_clips(32 - count) for run, count in right.items()}
+    text = say("09", "shown = [", switches=switches, repeats=2, compare_pairs=compare_pairs,
+               results={name: SimpleNamespace(predictions=table) for name, table in tables.items()},
+               usable=range(9), splits=pd.DataFrame({"clip": range(8)}))
+    assert f"Effects claimed: {claimed}" in text and "With 8 performers no p below 0.031 is possible" in text
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    ({"stratified": [0, 1], "by_performer": [28, 32]}, "a difference (the ranges over 2 seed(s) do not"),
+    ({"stratified": [0, 31], "by_performer": [28, 32]}, "no difference could be measured (the ranges over 2 seed(s) o"),
+    ({"stratified": [0, 1], "by_performer": [2, 3]}, "no difference could be measured (the ranges over 2 seed(s) do")])
+def test_a_protocol_makes_a_difference_only_beyond_seeds_and_by_the_test(wrong, said):
+    results = {f"{protocol}, seed {seed}": SimpleNamespace(predictions=answer_clips(count))
+               for protocol, counts in wrong.items() for seed, count in enumerate(counts)}
+    shares = {protocol: [1 - count / 32 for count in counts] for protocol, counts in wrong.items()}
+    means = pd.DataFrame(shares).agg(["mean", "min", "max"]).T
+    names = run_cell("10", "pooled = {", pd=pd, results=results, means=means, seeds=[0, 1], at_root=Path, output="x",
+                     compare_pairs=compare_pairs, format_p=format_p, write_text=lambda *_: None)
+    [text] = names["texts"]
+    assert f"points: {said}" in text and names["pairs"]["clips"].item() == 64
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(1.02, 1.3, "more than the"), (0.8, 0.98, "less than the"), (
+    0.9, 1.1, "no difference from the"), (np.nan, np.nan, "no difference from the")])
+def test_saliency_is_called_learned_only_beside_the_untrained_model(low, high, said):
+    ratios = pd.DataFrame({"model": ["trained", "trained/untrained"], "clips": "right", "count": 9, "performers": 4,
+                           "area": 0.4, "share": 0.5, "ratio": [1.25, 1.1], "low": low, "high": high})
+    assert f"): {said} untrained model" in say("08", "times that of the untrained model", ratios=ratios)
+
+
+def test_ratios_of_saliency_are_over_performers():
+    shares = pd.DataFrame({"recording": [1, 1, 2, 3], "right": [True, True, True, False], "share": [0.4, 0.4, 0.8, 0.3],
+                           "area": 0.4, "untrained_share": 0.2, "untrained_area": 0.4})
+    ratios = run_cell("08", '"trained/untrained"]\nrows', pd=pd, np=np, shares=shares, at_root=Path, output="x",
+                      expand_percentiles=expand_percentiles,
+                      write_text=lambda *_: None, show_table=list)["ratios"]
+    right = ratios[ratios["clips"] == "right"].set_index("model")
+    assert right["ratio"].tolist() == pytest.approx([4 / 3, 0.5, 8 / 3], abs=1e-3)
+    assert right.loc["trained", ["low", "high"]].tolist() == [1, 2], "one of the two performers alone"
+    assert right.loc["trained/untrained", ["low", "high"]].tolist() == [2, 4]
+    assert ratios.loc[ratios["clips"] == "wrong", "low"].isna().all(), "one performer"
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (32, "for one; for the others"), (3, "for none of them; for the others no difference could be measured")])
+def test_a_gain_of_pretraining_is_claimed_where_it_was_measured(wrong, said):
+    level = {(model, start): answer_clips(count) for model, start, count in (
+        ("one", "scratch", wrong), ("one", "pretrained", 0), ("two", "scratch", 1), ("two", "pretrained", 0))}
+    starts = pd.DataFrame([{"model": model, "start": start, "clip_top1": (table["predicted"] == "a").mean()}
+                           for (model, start), table in level.items()])
+    names = run_cell("17", "both = [model", pd=pd, yaml=yaml, at_root=ROOT.__truediv__, output="x", starts=starts,
+                     published="published/ntu_2022.yaml", models=["one", "two"], clip_level=level,
+                     compare_pairs=compare_pairs, write_text=lambda *_: None, show_table=list)
+    figure_16 = names["figure_16"].set_index(["model", "start"])
+    assert figure_16.loc[("one", "pretrained"), "gain"] == pytest.approx(wrong / 32, abs=1e-3)
+    assert figure_16.loc[("one", "scratch"), ["gain", "gain_p"]].isna().all()
+    assert said in say("17", "clear = gains[", figure_16=names["figure_16"])
+
+
+@pytest.mark.parametrize(("fall", "control", "said"), [
+    (0.9, 0.1, "-0.90 on average, for control by -0.10: more than the control (8 performers, p = 0.016)"),
+    (0.3, 0.3, "-0.30 on average, for control by -0.30: no difference from the control could be measured (8"),
+    (0.1, 0.9, "no difference from the control could be measured (8 performers, p = 0.016)")])
+def test_a_direction_counts_only_beside_its_neutral_control(fall, control, said):
+    drops = {("fall", "control"): (pd.Series(fall, range(8)), pd.Series(control, range(8))),
+             ("hand", "leg"): (pd.Series(dtype=float), pd.Series(dtype=float))}
+    text = say("18", "directions = pd.DataFrame", drops=drops, permute_signs=permute_signs, correct_holm=correct_holm)
+    assert said in text.splitlines()[0]
+    assert "- hand: not compared with leg, no performer is in both." in text
 
 
 def test_what_is_said_of_the_kinds_of_test_and_of_the_method_is_there():

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from health_actions.data.transforms import build_input_transform, build_spatial
+from health_actions.learning.baselines import predict_baselines
 from health_actions.learning.datasets import ClipDataset, take_clips
 from health_actions.learning.features import prepare_features
 from health_actions.learning.recipe import Recipe
 from health_actions.learning.scores import (
+    bootstrap_interval,
     count_confusions,
     list_mix_ups,
     predict_folds,
@@ -34,8 +36,9 @@ def one_process(monkeypatch):
 
 
 def make_predictions(rows, classes=CLASSES) -> pd.DataFrame:
-    """A table of predictions from (class, probability of each class)."""
+    """A table of predictions from (class, probability of each class); each clip by a performer of its own."""
     table = pd.DataFrame([probabilities for _, probabilities in rows], columns=classes)
+    table.insert(0, "recording", range(len(rows)))
     table.insert(0, "class", [label for label, _ in rows])
     table.insert(1, "predicted", table[classes].idxmax(axis=1))
     return table
@@ -47,7 +50,10 @@ BY_HAND = make_predictions([(A, [0.7, 0.2, 0.1]), (A, [0.4, 0.5, 0.1]), (A, [0.1
 
 def test_accuracy_is_that_computed_by_hand():
     result = score(BY_HAND, CLASSES)
-    assert result["clips"] == 5 and result["clip_top1"] == 2 / 5 and result["clip_top2"] == 3 / 5
+    assert result["clips"] == result["performers"] == 5 and "movements" not in result
+    assert result["clip_top1"] == 2 / 5 and result["clip_top2"] == 3 / 5
+    assert score(BY_HAND.assign(take=list("aabcc"), recording=0), CLASSES).items() >= {
+        "clips": 5, "movements": 3, "performers": 1}.items()
     assert (result["clip_top1_low"], result["clip_top1_high"]) == pytest.approx((0.1176, 0.7693), abs=1e-4)  # Wilson
     assert score(BY_HAND, CLASSES, "video")["video_top1"] == 2 / 5
     two = ["fall", "other"]  # as few classes as there can be
@@ -57,9 +63,9 @@ def test_accuracy_is_that_computed_by_hand():
 
 def test_each_class_has_precision_and_recall_computed_by_hand():
     by_class = score_classes(BY_HAND, [*CLASSES, "step_3"]).set_index("class")
-    assert list(by_class) == ["clips", "precision", "precision_low", "precision_high", "recall", "recall_low",
-                              "recall_high", "f1"]
-    assert by_class["clips"].tolist() == [3, 1, 1, 0]
+    assert list(by_class) == ["clips", "performers", "precision", "precision_low", "precision_high", "recall",
+                              "recall_low", "recall_high", "f1"]
+    assert by_class["clips"].tolist() == by_class["performers"].tolist() == [3, 1, 1, 0]
     assert by_class["precision"].tolist() == pytest.approx([1, 1 / 4, 0, 0])
     assert by_class["recall"].tolist() == pytest.approx([1 / 3, 1, 0, 0])
     assert by_class["f1"].tolist() == pytest.approx([1 / 2, 2 / 5, 0, 0])
@@ -75,6 +81,18 @@ def test_an_interval_holds_its_share_and_lies_between_0_and_1(numbers):
     assert 0 <= low <= correct / count + 1e-12 and correct / count - 1e-12 <= high <= 1 and low < high
     assert (1 - high, 1 - low) == pytest.approx(wilson_interval(count - correct, count))
     assert np.isnan(wilson_interval(0, 0)).all()
+
+
+def test_clips_of_one_performer_count_together():
+    people = np.repeat(range(6), 10)
+    alike, mixed = people < 3, np.arange(60) % 2 == 0  # half of the clips: those of three performers, or half of each
+    low, high = bootstrap_interval(alike, people)
+    assert (low, high) == bootstrap_interval(alike, people) and low < 0.2 and high > 0.8, "the same draws; n is six"
+    assert bootstrap_interval(mixed, people) == wilson_interval(3, 6), "no draw differs from another"
+    assert bootstrap_interval(mixed, range(60)) == wilson_interval(30, 60), "each clip by a performer of its own"
+    assert bootstrap_interval(alike[:10], people[:10]) == wilson_interval(1, 1)
+    assert bootstrap_interval(~alike[:20], people[:20]) == wilson_interval(0, 2)
+    assert np.isnan(bootstrap_interval([], [])).all()
 
 
 def test_rows_are_predicted_and_columns_actual_classes_and_the_most_frequent_confusion_comes_first():
@@ -113,7 +131,7 @@ def predicted(splits, frames_folder, tmp_path_factory):
 
 
 def test_every_test_clip_is_predicted_once_by_its_fold(predicted, splits):
-    table, columns = predicted[1], ["clip", "fold", "class"]
+    table, columns = predicted[1], ["clip", "fold", "recording", "class"]
     tested = splits[splits["subset"] == "testing"]
     assert sorted(table[columns].values.tolist()) == sorted(tested[columns].values.tolist())
     assert table["clip"].is_unique and list(table) == [*columns, "predicted", *CLASSES]
@@ -194,3 +212,16 @@ def test_streams_answer_alone_and_together_by_their_mean(splits, index, frames_f
                      .to_numpy() for stream in (None, 0, 1, 2)]
     np.testing.assert_allclose(fused, np.mean(alone, axis=0), atol=3e-6)
     assert all(np.abs(alone[one] - alone[two]).max() > 1e-3 for one in range(3) for two in range(one))
+
+
+def test_baselines_know_how_often_a_class_is_and_what_a_mean_frame_shows(splits, frames_folder):
+    tables = predict_baselines(splits, CLASSES, frames_folder)
+    tested = splits[splits["subset"] == "testing"]
+    for table in tables.values():
+        assert table[["clip", "fold", "class"]].values.tolist() == tested[["clip", "fold", "class"]].values.tolist()
+        assert table[CLASSES].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    assert tables["class_prior"][CLASSES].to_numpy() == pytest.approx(1 / 3, abs=1e-6), "as many clips of each class"
+    assert (tables["class_prior"]["predicted"] == A).all()
+    assert score(tables["mean_frame"], CLASSES)["clip_top1"] == 1, "classes differ in brightness"
+    few = splits[(splits["class"] != C) | (splits["subset"] == "testing")]
+    assert (predict_baselines(few, CLASSES, frames_folder)["mean_frame"][C] == 0).all(), "a class that none learned"

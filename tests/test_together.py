@@ -38,7 +38,7 @@ train(Path({folder!r}), Path({frames!r}), **{options!r})
 def train(folder, frames, *, where=None, **settings) -> Result:
     """Train two folds: (folder for models and checkpoints, frames, arguments of train_runs, settings of the recipe)."""
     index = read_index(frames)
-    splits = pd.concat([index[["clip", "class"]].assign(fold=fold, subset=SUBSETS[fold:] + SUBSETS[:fold])
+    splits = pd.concat([index[["clip", "class", "recording"]].assign(fold=fold, subset=SUBSETS[fold:] + SUBSETS[:fold])
                         for fold in (1, 2)])
     run = Run(Recipe(**SETTINGS | settings), splits, folder / "models", tested=True)
     return train_runs({"run": run}, index, frames_folder=frames, resume_folder=folder / "resume", classes=CLASSES,

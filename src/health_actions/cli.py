@@ -138,7 +138,7 @@ def evaluate(
     """
     from health_actions.analysis.checkpoints import adopt_weights, open_checkpoint
     from health_actions.analysis.studies import choose_model_folder
-    from health_actions.learning.scores import predict_clips, predict_folds, wilson_interval
+    from health_actions.learning.scores import bootstrap_interval, predict_clips, predict_folds
     from health_actions.models.weights import load_model
 
     try:
@@ -161,10 +161,10 @@ def evaluate(
             table = predict_folds(folder, chosen, device=device, **options)
     except (ValueError, OSError) as error:
         raise stop(error) from None
-    right = int((table["class"] == table["predicted"]).sum())
-    low, high = wilson_interval(right, len(table))
-    print(f"{checkpoint or folder}: {subset} clip top-1 {right / len(table):.3f} "
-          f"(95 % interval {low:.3f} to {high:.3f}), {right} of {len(table)} clips")
+    right = table["class"] == table["predicted"]
+    low, high = bootstrap_interval(right, table["recording"])
+    print(f"{checkpoint or folder}: {subset} clip top-1 {right.mean():.3f} (95 % interval over "
+          f"{table['recording'].nunique()} performers {low:.3f} to {high:.3f}), {right.sum()} of {len(table)} clips")
 
 
 @app.command()

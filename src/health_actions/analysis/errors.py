@@ -30,7 +30,7 @@ def list_errors(predictions: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     table["probability"] = [row[row["predicted"]] for row in table.to_dict("records")]
     table["probability_actual"] = [row[row["actual"]] for row in table.to_dict("records")]
     is_right = table["actual"] == table["predicted"]
-    errors = table[~is_right].merge(clips[["clip", "recording", "scene"]], on="clip")
+    errors = table[~is_right].drop(columns="recording").merge(clips[["clip", "recording", "scene"]], on="clip")
     errors["other_hand"] = list(map(is_other_hand, errors["actual"], errors["predicted"]))
     pool = clips[["clip", "class", "scene"]].set_axis(["like", "predicted", "like_scene"], axis=1)
     certainty = dict(zip(table["clip"][is_right], table["probability"][is_right], strict=True))

@@ -16,7 +16,7 @@ WORDS = {
     "operations": "multiply-adds (thousand million)", "pixel_change": "mean change of a pixel (of 255)",
 }
 FITTED = 0.9  # top-1 on its own training clips below which a network's accuracy says nothing about its architecture
-VALUES = {"published_is": {"above": "higher", "below": "lower", "inside": "inside the interval"}}
+VALUES = {"published_is": {"above": "higher", "below": "lower", "near": "no difference measured"}}
 
 
 def name_column(name: str) -> str:
@@ -66,10 +66,26 @@ def format_p(p: float, name: str = "p ") -> str:
     return f"{name}= {p:.3f}" if name else f"{p:.3f}"
 
 
-def describe_pair(test: dict, first: str, second: str) -> str:
-    """One sentence on two models, tested by `comparison.compare_pair`; a difference is claimed only where p < 0.05."""
-    counts = (f"Of {test['clips']:,} clips that both were tested on, {first} alone is right on {test['only_first']}, "
-              f"{second} alone on {test['only_second']}")
-    better = first if test["only_first"] > test["only_second"] else second
-    verdict = f"{better} is better" if test["p"] < 0.05 else "no difference could be measured"
-    return f"{counts}: {verdict} (McNemar's exact test, {format_p(test['p'])})."
+def describe_pairs(tests: pd.DataFrame) -> str:
+    """A list, a sentence for each row of `comparison.compare_pairs`; a difference is claimed only where p < 0.05."""
+    lines = []
+    for test in tests.itertuples():
+        verdict = "no difference could be measured"
+        if test.p < 0.05:
+            verdict = f"{test.first if test.difference > 0 else test.second} is better"
+        how = "paired by performer" + (f", Holm's correction for {test.tests} tests" if test.tests > 1 else "")
+        least = test.tests * 2.0 ** (1 - test.performers)
+        few = "" if least < 0.05 else f"; with {test.performers} performers no p below {min(least, 1):.2g} is possible"
+        lines.append(f"- Of {test.clips:,} clips of {test.performers} performers that both were tested on, "
+                     f"{test.first} alone is right on {test.only_first}, {test.second} alone on {test.only_second}: "
+                     f"{verdict} ({how}, {format_p(test.p)}{few}).")
+    return "\n".join(lines)
+
+
+def describe_best(tests: pd.DataFrame) -> str:
+    """How the others stand to one model: rows of `comparison.compare_pairs`, of which it is the first in each."""
+    shown, difference = tests["p"] < 0.05, tests["difference"]
+    groups = {"worse:": shown & (difference > 0), "better:": shown & (difference < 0),
+              "no difference could be measured from": ~shown}
+    words = [f"{words} {', '.join(tests.loc[rows, 'second'])}" for words, rows in groups.items() if rows.any()]
+    return "; ".join(words) or "there is no other that fits its training clips"

@@ -1,12 +1,16 @@
-"""Scores: a table of predictions by trained models, and every metric computed from it, with 95 % intervals."""
+"""Scores: a table of predictions by trained models, and every metric computed from it, with 95 % intervals.
+
+Clips of one performer are alike, so an interval is one over performers: `bootstrap_interval`.
+"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import binomtest
+from scipy.stats import norm, t
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import nn
 
@@ -48,7 +52,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
 
     Args:
         model, card: as of `load_model`.
-        clips: one row a clip: clip, class, fold.
+        clips: one row a clip: clip, class, fold, recording (its performer) and, where it is known, take.
         features, rows: of a frozen backbone, as of `load_features`, and clip -> row there; None reads frames.
         stream: number of the stream that answers alone, of a model with several; needs features.
         windows: spread evenly over the clip, their probabilities averaged; 1: the centre window alone.
@@ -56,7 +60,8 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
         change: of the frames, see `ClipDataset`.
 
     Returns:
-        One row a clip: clip, fold, class, predicted, then the probability of each class (sum 1).
+        One row a clip: clip, fold, recording, take (if given), class, predicted, then the probability of each class
+        (sum 1).
     """
     if card["architecture"]["name"] == "landmarks":
         kept = read_rows(Path(frames_folder).with_name("landmarks"), list(clips["clip"]), model.kind)
@@ -85,44 +90,90 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
 def tabulate(probabilities: np.ndarray, card: dict, clips: pd.DataFrame) -> pd.DataFrame:
     """The table of `predict_clips` for probabilities (clips, classes) of a model with this card."""
     classes, training, probabilities = card["classes"], card["training"], probabilities.round(6)
-    table = clips[["clip"]].reset_index(drop=True).assign(
-        fold=training["fold"], **{"class": list(clips["class"])}, predicted=np.array(classes)[probabilities.argmax(1)])
+    table = clips[["clip", "recording", *(["take"] if "take" in clips else []), "class"]].reset_index(drop=True).assign(
+        predicted=np.array(classes)[probabilities.argmax(1)])
+    table.insert(1, "fold", training["fold"])
     return pd.concat([table, pd.DataFrame(probabilities, columns=classes)], axis=1)
 
 
-def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share: clips that are right out of clips that were tested; nan of none."""
+def bootstrap_interval(right: Iterable, performers: Iterable) -> tuple[float, float]:
+    """95 % interval of a share of clips, for other performers: percentiles of 2,000 shares, always the same draws.
+
+    Each draw takes as many performers as there are, with replacement and with all their clips (a cluster bootstrap:
+    Davison & Hinkley, 1997, 3.8); for the percentiles see `expand_percentiles`. Where all performers have one share, or
+    there is only one of them, resampling says nothing: it is Wilson's interval with the number of performers as n.
+    Where no performer has two clips, clips are independent: Wilson's with the number of clips. Of no clips it is nan.
+
+    Args:
+        right: of each clip, whether it counts.
+        performers: of each clip, whoever acts in it.
+    """
+    clips = pd.DataFrame({"right": np.asarray(right, float), "performer": np.asarray(performers)})
+    sums, counts = clips.groupby("performer")["right"].agg(["sum", "size"]).to_numpy(float).T
+    if len(counts) in (0, len(clips)) or np.ptp(sums / counts) == 0:
+        return wilson_interval(clips["right"].mean() * len(counts), len(counts))
+    drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), 2000)
+    low, high = np.percentile(drawn @ sums / (drawn @ counts), expand_percentiles(len(counts)))
+    return float(low), float(high)
+
+
+def expand_percentiles(performers: int) -> tuple[float, float]:
+    """The percentiles of draws of so many performers (2 or more) that hold about 95 % (Hesterberg, 2015).
+
+    2.5 and 97.5 for many; farther out for few, whose draws differ too little. Of fewer than six, the extremes of all
+    draws are still too near.
+    """
+    low = 100 * norm.cdf(-np.sqrt(performers / (performers - 1)) * t.ppf(0.975, performers - 1))
+    return float(low), float(100 - low)
+
+
+def wilson_interval(correct: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval (1927) of a share of independent trials: `correct` of `count`; nan of none."""
     if count == 0:
         return float("nan"), float("nan")
-    interval = binomtest(int(correct), int(count)).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    share, square = correct / count, norm.ppf(0.975) ** 2 / count
+    centre, reach = share + square / 2, np.sqrt(square * (share * (1 - share) + square / 4))
+    low, high = ((centre + side * reach) / (1 + square) for side in (-1, 1))
+    return float(max(low, 0)), float(min(high, 1))
+
+
+def count_units(predictions: pd.DataFrame) -> dict[str, int]:
+    """How many clips, movements (where a column `take` tells them) and performers a table of predictions has."""
+    columns = {"movements": "take", "performers": "recording"}
+    return {"clips": len(predictions),
+            **{name: predictions[column].nunique() for name, column in columns.items() if column in predictions}}
 
 
 def score(predictions: pd.DataFrame, classes: list[str], level: str = "clip") -> dict:
-    """Accuracy of a table of predictions: clips (n), clip_top1, clip_top1_low and clip_top1_high (95 %), clip_top2.
+    """Accuracy of a table of predictions: `count_units`, then clip_top1 and clip_top2, each with 95 % interval.
 
-    `level` names them, as in the papers: "clip" for one window a clip, "video" for the mean over several.
+    The ends of the intervals are clip_top1_low, clip_top1_high and so on. `level` names them, as in the papers: "clip"
+    for one window a clip, "video" for the mean over several.
     """
     labels = predictions["class"].map(classes.index).to_numpy()
-    correct = int((predictions["class"] == predictions["predicted"]).sum())
-    low, high = wilson_interval(correct, len(predictions))
     best_two = np.argsort(-predictions[classes].to_numpy(), axis=1, kind="stable")[:, :2]
-    top2 = (best_two == labels[:, None]).any(axis=1).mean()
-    return {"clips": len(predictions), f"{level}_top1": correct / len(predictions), f"{level}_top1_low": low,
-            f"{level}_top1_high": high, f"{level}_top2": float(top2)}
+    scores = dict(count_units(predictions))
+    for name, right in (("top1", predictions["class"] == predictions["predicted"]),
+                        ("top2", (best_two == labels[:, None]).any(axis=1))):
+        low, high = bootstrap_interval(right, predictions["recording"])
+        scores |= {f"{level}_{name}": float(right.mean()), f"{level}_{name}_low": low, f"{level}_{name}_high": high}
+    return scores
 
 
 def score_classes(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Of each class: clips (n), precision (0 where it was never predicted), recall and f1.
+    """Of each class: clips (n), performers, precision (0 where it was never predicted), recall and f1.
 
     Precision and recall have 95 % intervals (`_low`, `_high`; nan where n is 0).
     """
     precision, recall, f1, count = precision_recall_fscore_support(
         predictions["class"], predictions["predicted"], labels=classes, zero_division=0)
-    called = predictions["predicted"].value_counts().reindex(classes, fill_value=0)
-    table = pd.DataFrame({"class": classes, "clips": count})
-    for name, shares, counts in (("precision", precision, called), ("recall", recall, count)):
-        intervals = [wilson_interval(round(share * n), n) for share, n in zip(shares, counts, strict=True)]
+    right = predictions["class"] == predictions["predicted"]
+    shown = [predictions["class"] == name for name in classes]
+    called = [predictions["predicted"] == name for name in classes]
+    performers = [predictions.loc[clips, "recording"].nunique() for clips in shown]
+    table = pd.DataFrame({"class": classes, "clips": count, "performers": performers})
+    for name, shares, parts in (("precision", precision, called), ("recall", recall, shown)):
+        intervals = [bootstrap_interval(right[clips], predictions.loc[clips, "recording"]) for clips in parts]
         table[[name, f"{name}_low", f"{name}_high"]] = np.column_stack([shares, intervals])
     return table.assign(f1=f1)
 
