@@ -115,7 +115,8 @@ def test_the_committed_predictions_give_the_numbers_of_the_tables(folder, table,
         name = row["architecture"] if "architecture" in row else f"{row['model']}_{row['start']}"
         predictions = pd.read_csv(folder / f"predictions_{name}.csv")
         cards = [{"clip": {"size": row["pixels"], "window": 8}, "training": {"epochs": row["epochs"]},
-                  "scores": {"validation_clip_top1": row["validation"] + step}} for step in (-0.1, 0.1)]
+                  "scores": {"validation_clip_top1": row["validation"] + step,
+                             "training_clip_top1": row["training"] - step}} for step in (-0.1, 0.1)]
         classes = list(predictions)[list(predictions).index("predicted") + 1:]
         found = comparison.summarise(predictions, cards, classes)
         found[top1] = found.pop("clip_top1")

@@ -78,7 +78,7 @@ def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_f
                               spatial=build_spatial(shape["crop"], shape["size"])[1], change=change, **common)
         answer, precision = model, training["precision"]
     loader = build_loader(dataset, batch_size=batch or max(1, 8 // windows))
-    device = next(model.parameters()).device
+    device = next((weights.device for weights in model.parameters()), "cpu")  # an exported model has none
     prepare_training()
     model.eval()
     with torch.inference_mode(), autocast(precision):
