@@ -322,6 +322,7 @@ def repro(project: Path, study: str, variables: dict) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_study_a_runs_in_the_published_profile(published):
     project, variables = published
     write_clips(project / "data" / "handwash", performers=3, takes=1, duration=1.2, processes=2)
@@ -348,6 +349,7 @@ def test_study_a_runs_in_the_published_profile(published):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_study_b_runs_in_the_published_profile(published):
     project, variables = published
     params = yaml.safe_load((project / "params.yaml").read_text())
