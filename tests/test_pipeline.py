@@ -290,7 +290,7 @@ def take_published(params: dict) -> None:
     params["handwash"]["models"] = ["convlstm", "cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet",
                                     "three_stream"]
     params["ntu"] |= {"source_classes": [], "everyday_classes": [], "models": [
-        "c3d", "resnet18", "resnet50", "resnext101", "mobilenetv2", "shufflenetv2", "squeezenet"]}
+        "c3d", "resnet18", "resnet50", "mobilenetv2", "shufflenetv2", "squeezenet"]}
     study = params["published"]["handwash"]
     study["training"]["epochs"] = params["published"]["ntu"]["training"]["epochs"] = 1
     study["settings"] |= {"epochs": 1, "grid_epochs": 1, "batch_sizes": [32], "learning_rates": [0.001], "sizes": [84],
@@ -322,6 +322,7 @@ def repro(project: Path, study: str, variables: dict) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_study_a_runs_in_the_published_profile(published):
     project, variables = published
     write_clips(project / "data" / "handwash", performers=3, takes=1, duration=1.2, processes=2)
@@ -342,11 +343,13 @@ def test_study_a_runs_in_the_published_profile(published):
     tables = {name: len(pd.read_csv(build / folder / f"{name}.csv")) for folder, name in (
         ("evaluation", "table_1"), ("settings", "table_2"), ("settings", "table_3"), ("settings", "table_4"),
         ("streams", "table_5"), ("legacy_switches", "legacy_switches"), ("protocols", "protocols"))}
-    assert tables == {"table_1": 4, "table_2": 1, "table_3": 1, "table_4": 3, "table_5": 5, "legacy_switches": 7,
+    # Table 1: four architectures, the landmark stream, two baselines.
+    assert tables == {"table_1": 7, "table_2": 1, "table_3": 1, "table_4": 3, "table_5": 5, "legacy_switches": 7,
                       "protocols": 1}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_study_b_runs_in_the_published_profile(published):
     project, variables = published
     params = yaml.safe_load((project / "params.yaml").read_text())
@@ -365,6 +368,7 @@ def test_study_b_runs_in_the_published_profile(published):
             assert {key: card["training"][key] for key in values} == values
             assert card["clip"].items() >= {"size": 112, "window": 16, "stride": 2}.items()
     table = pd.read_csv(build / "evaluation" / "table_3.csv").set_index("model")
-    assert list(table.index) == params["ntu"]["models"] and (table["clips"] == 4).all()
-    assert table["start"].to_dict() == {name: "scratch" if name == "c3d" else "pretrained" for name in table.index}
+    models = params["ntu"]["models"]
+    assert list(table.index) == [*models, "landmarks", "class_prior", "mean_frame"] and (table["clips"] == 4).all()
+    assert table["start"][models].to_dict() == {name: "scratch" if name == "c3d" else "pretrained" for name in models}
     assert table.loc["c3d", "published_top1"] == 0.516, "its published number is from scratch, too"
