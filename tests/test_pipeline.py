@@ -362,7 +362,8 @@ def test_study_b_runs_in_the_published_profile(published):
                 "momentum": 0.9, "dampening": 0.9, "schedule": "steps", "milestones": [40], "crop": "corner"}
     for name in params["ntu"]["models"]:
         released = params["published"]["ntu"]["pretraining"][name]["released"]
-        for start, file in {"scratch": None} | ({"pretrained": f"weights/{released}"} if released else {}).items():
+        starts = {"scratch": None} | ({"pretrained": f"weights/{released}"} if released else {})
+        for start, file in starts.items():
             card = json.loads((build / "models" / name / start / "fold_1" / "card.json").read_text())
             values = expected | {"weights": file}
             assert {key: card["training"][key] for key in values} == values
