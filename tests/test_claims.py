@@ -289,12 +289,10 @@ def test_claims_are_numbered_in_order():
 
 def read_again(study: str, name: str) -> pd.DataFrame | None:
     """Whether each clip was answered rightly, and its performer."""
-    folder = ROOT / "reports" / study
-    file = next(folder.glob(f"*_evaluation/predictions_{name.replace('/', '_')}.csv"), None)
-    clips = pd.read_csv(next(folder.glob("*_annotations/clips.csv")), dtype={"recording": str})
+    file = next((ROOT / "reports" / study).glob(f"*_evaluation/predictions_{name.replace('/', '_')}.csv"), None)
     if file is None:
         return None
-    table = pd.read_csv(file).merge(clips[["clip", "recording"]], on="clip")
+    table = pd.read_csv(file, dtype={"recording": str})
     return table.assign(right=table["class"] == table["predicted"])[["clip", "recording", "right"]]
 
 

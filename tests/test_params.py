@@ -297,7 +297,7 @@ def test_every_stage_has_the_values_that_dvc_fills_in(tmp_path, profile):
             if path[0] in (profile, *merged):
                 assert overlay(used, pick(raw, key)) == used, key
         size = (sections.get("training", {}) | sections.get("architectures", {}).get(item, {})).get("size", 1)
-        assert size <= merged[study]["frames"]["height"]
+        assert study == "claims" or size <= merged[study]["frames"]["height"]  # a stage of both studies has no frames
 
 
 def test_a_profile_may_have_any_name(tmp_path):
