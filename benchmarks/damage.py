@@ -7,10 +7,11 @@ a process needed. Exit code 1 when a file was lost, was not treated as its kind 
 """
 
 import io
-import resource
+import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from PIL import Image
 from health_actions.analysis.recognition import Recogniser
 from health_actions.data.clips import find_clips
 from health_actions.data.extraction import extract_frames
-from health_actions.data.sandbox import MEMORY, PATIENCE, sample_in_sandbox
+from health_actions.data.sandbox import MEMORY, PATIENCE, Sandbox, sample_in_sandbox
 from health_actions.data.video import UnreadableVideo
 from health_actions.models import build_model
 from health_actions.models.weights import save_model
@@ -311,6 +312,23 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         lost=("is_lost", "sum"), slowest=("slowest", "max")).round(1)
 
 
+def watch_memory() -> list[int]:
+    """From now on, gets the largest memory of each sandbox as it is closed: bytes, resident; nothing without /proc.
+
+    `getrusage` would also count what this process had in memory as it started them.
+    """
+    peaks, close = [], Sandbox.close
+
+    def close_and_note(sandbox, *_):
+        with suppress(OSError):  # it has crashed, or the system has no /proc
+            status = Path(f"/proc/{sandbox.process.pid}/status").read_text() if sandbox.process else ""
+            peaks.extend(1024 * int(size) for size in re.findall(r"VmHWM:\s+(\d+) kB", status))
+        close(sandbox)
+
+    Sandbox.close = Sandbox.__exit__ = Sandbox.__del__ = close_and_note
+    return peaks
+
+
 def main(
     count: Annotated[int, typer.Option(min=1, help="How many files.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of all files.")] = 0,
@@ -318,14 +336,13 @@ def main(
 ) -> None:
     """Give damaged, odd and hostile videos to everything that reads videos."""
     with tempfile.TemporaryDirectory() as place:
-        start = time.monotonic()
+        start, peaks = time.monotonic(), watch_memory()
         table = run_everything(Path(place), count, seed, workers)
     print(summarise(table).to_string())
     lost, seconds = table[table["lost"] != ""], table.groupby("by")["seconds"].max().round(1)
-    # Sandboxes are children of this process; on Linux each also counts what this process had when it started it.
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    memory = max(peaks, default=0)
     print(f"\n{count} files in {time.monotonic() - start:.0f} s; slowest file {seconds['predict']} s; extractions "
-          f"{seconds['sampled']} s and {seconds['whole']} s; largest process {memory / 1e6:.0f} MB; lost: {len(lost)}")
+          f"{seconds['sampled']} s and {seconds['whole']} s; largest sandbox {memory / 1e6:.0f} MB; lost: {len(lost)}")
     if len(lost):
         print(lost[["file", "kind", "by", "lost", "reason"]].to_string(index=False))
     if len(lost) or memory > MEMORY:

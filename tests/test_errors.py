@@ -46,6 +46,23 @@ def test_an_error_is_shown_beside_a_clip_of_the_predicted_class():
     assert certainty["one/a"] == 0.7 and np.isnan(certainty["two/c"])
 
 
+@pytest.mark.parametrize("name", ["scene", "like", "actual", "number"])
+def test_a_class_may_be_called_like_a_column_of_the_list(name):
+    predictions, clips = PREDICTIONS.rename(columns={B: name}).replace(B, name), CLIPS.replace(B, name)
+    pd.testing.assert_frame_equal(list_errors(predictions, clips)[[*ERRORS]].drop(columns="other_hand"),
+                                  ERRORS.replace(B, name).drop(columns="other_hand"))
+
+
+def test_an_error_is_listed_once_with_the_performer_of_the_clips_table():
+    """Predictions from a CSV file have 1 where the clips have 001; a clip may be tested in several folds."""
+    predictions = pd.concat([PREDICTIONS, PREDICTIONS.assign(fold=2)]).assign(recording=1, take=1)
+    errors = list_errors(predictions, CLIPS)
+    assert sorted(zip(errors["clip"], errors["fold"], errors["recording"], strict=True)) == sorted(
+        (row.clip, fold, row.recording) for row in ERRORS.itertuples() for fold in (1, 2))
+    with pytest.raises(ValueError, match="not a many-to-one merge"):
+        list_errors(predictions, pd.concat([CLIPS, CLIPS]))
+
+
 def test_where_the_class_has_no_clip_none_is_shown():
     predictions = PREDICTIONS[PREDICTIONS["class"] != C]
     errors = list_errors(predictions, CLIPS[CLIPS["class"] != C]).set_index("clip")

@@ -23,7 +23,7 @@ from health_actions.analysis.recognition import NONE, UNSEEN
 from health_actions.data.splits import NTU_PROTOCOLS, PROTOCOLS
 from health_actions.data.transforms import AUGMENTATIONS
 from health_actions.learning.recipe import Augmentation
-from health_actions.models import MODEL_NAMES
+from health_actions.models import MODEL_NAMES, list_options
 from health_actions.params import inspect_stages, overlay, pick, read_params, read_stage
 from health_actions.schema import NTU, QUICK
 
@@ -125,6 +125,14 @@ ALLOWED = {"0": "must be greater than or equal to 1, found 0", "1.5": "must be a
     ("published.ntu.evaluation.alerts", "staggering", 'must be a valid list, found "staggering"'),
     ("laptop.ntu.pretraining.c3d.epochs", -1, "must be greater than or equal to 0, found -1"),
     ("published.ntu.behaviour.shift", 4, "must be less than or equal to 1, found 4"),
+    ("published.ntu.behaviour.brightness", [], "must have at least 1 item after validation, not 0, found []"),
+    ("published.ntu.behaviour.brightness", [0.8], None),
+    ("published.ntu.behaviour.brightness", [0.8, 0], "[1] must be greater than 0, found 0"),
+    ("laptop.handwash.architectures.cnn_lstm_alexnet.options.freze", True,
+     "is no option of cnn_lstm_alexnet; known: freeze, lstm_width, dropout, grid"),
+    ("published.ntu.architectures.r3d_18", {"options": {"width": 1}}, ".options.width is no option of r3d_18; known: "),
+    ("published.ntu.training.options", {"last_layer_only": True}, None),
+    ("published.ntu.training.options.shortcut", "A", "is no option of squeezenet; known: dropout, last_layer_only"),
     ("published.ntu.transforms.shown", "fall", "must name one of sneeze_cough, staggering, "),
     ("laptop.ntu.evaluation.alerts", ["falling_down", "stagering"], "must name one of sneeze_cough, staggering, "),
     ("laptop.ntu.evaluation.alerts", [], None),
@@ -205,7 +213,8 @@ def test_all_faults_are_named_at_once_and_what_is_missing_too(tmp_path):
     (["caf\u00e9", "cafe\u0301"], "handwash: cafe\u0301 is listed twice in classes$"),
     *((["a", name], rf'\[1\]: tables or folders would take "{name}" for something else') for name in (
         "1", "2.5", "1e5", ".5", "nan", "NA", "N/A", "null", "None", "true", "inf", "class", "a/b", "a\nb", ".a",
-        " a", "", "file", "Start", "end", "action", "probability", "error", "no action", NONE, *UNSEEN.values()))])
+        " a", "", "file", "Start", "end", "action", "probability", "error", "Recording", "take", "no action", NONE,
+        *UNSEEN.values()))])
 def test_classes_whose_names_tables_would_change_are_refused(tmp_path, names, words):
     change(tmp_path, ("handwash.classes", names))
     with pytest.raises(ValueError, match=words):
@@ -228,6 +237,7 @@ def test_the_schema_knows_what_the_code_knows():
     protocols = {*PROTOCOLS, *NTU_PROTOCOLS, "lists"}
     assert set(get_args(NTU.model_fields["annotations"].annotation.model_fields["protocol"].annotation)) == protocols
     assert list(get_args(Augmentation)) == list(AUGMENTATIONS) and set(QUICK) <= set(MODEL_NAMES)
+    assert QUICK == {name: list_options(name) for name in QUICK}
 
 
 def test_parameters_are_checked_without_torch_which_takes_seconds_to_import():

@@ -88,11 +88,28 @@ def test_clips_of_one_performer_count_together():
     alike, mixed = people < 3, np.arange(60) % 2 == 0  # half of the clips: those of three performers, or half of each
     low, high = bootstrap_interval(alike, people)
     assert (low, high) == bootstrap_interval(alike, people) and low < 0.2 and high > 0.8, "the same draws; n is six"
-    assert bootstrap_interval(mixed, people) == wilson_interval(3, 6), "no draw differs from another"
+    assert bootstrap_interval(mixed, people) == wilson_interval(30, 60), "clips differ, performers do not"
     assert bootstrap_interval(mixed, range(60)) == wilson_interval(30, 60), "each clip by a performer of its own"
     assert bootstrap_interval(alike[:10], people[:10]) == wilson_interval(1, 1)
     assert bootstrap_interval(~alike[:20], people[:20]) == wilson_interval(0, 2)
+    assert bootstrap_interval(mixed[:10], people[:10]) == wilson_interval(0.5, 1)
     assert np.isnan(bootstrap_interval([], [])).all()
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=12))
+def test_an_interval_over_performers_holds_the_share_and_lies_between_0_and_1(answers):
+    right, people = np.concatenate(answers), np.repeat(range(len(answers)), list(map(len, answers)))
+    low, high = bootstrap_interval(right, people)
+    assert 0 <= low <= right.mean() + 1e-12 and right.mean() - 1e-12 <= high <= 1 and low < high
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 12), st.integers(1, 4))
+def test_where_performers_have_one_share_it_is_one_of_wilsons(answers, performers, times):
+    """Never narrower than that of as many independent clips, never wider than that of as many performers."""
+    right, people = np.tile(answers, performers * times), np.repeat(range(performers), len(answers) * times)
+    low, high = bootstrap_interval(right, people)
+    inner, outer = (wilson_interval(right.mean() * count, count) for count in (len(right), performers))
+    assert outer[0] - 1e-12 <= low <= inner[0] + 1e-12 and inner[1] - 1e-12 <= high <= outer[1] + 1e-12
 
 
 def test_rows_are_predicted_and_columns_actual_classes_and_the_most_frequent_confusion_comes_first():

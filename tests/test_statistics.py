@@ -50,7 +50,8 @@ def draw_interval(rows) -> list[float]:
     right = group_right(rows)
     clips = [each for answers in right.values() for each in answers]
     if len(right) == len(clips) or len({sum(answers) / len(answers) for answers in right.values()}) == 1:
-        return solve_wilson(sum(clips) / len(clips), len(right))
+        is_mixed = len(right) > 1 and len(set(clips)) == 2  # clips differ, performers do not
+        return solve_wilson(sum(clips) / len(clips), len(clips) if is_mixed else len(right))
     generator, shares = random.Random(1), []
     for _ in range(4000):
         drawn = generator.choices([*right.values()], k=len(right))

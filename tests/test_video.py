@@ -333,6 +333,18 @@ def test_time_goes_on_where_two_recordings_are_joined(tmp_path, form, start):
         assert tell_numbers(reader(path)) == list(range(40))
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_short_recordings_that_are_joined_are_whole(tmp_path, codec):
+    """FFmpeg calls a packet before each join incomplete: more than one frame in twenty."""
+    path, parts = tmp_path / "joined.ts", []
+    for first in (0, 13, 26):
+        write_numbers(path, range(13), codec, first, {"bf": "2"})
+        parts.append(path.read_bytes())
+    path.write_bytes(b"".join(parts))
+    for reader in (read, lambda path: sample(path, every=1 / 30)):
+        assert tell_numbers(reader(path)) == list(range(39))
+
+
 @pytest.mark.parametrize(("name", "codec"), [("joined.mkv", "libx264"), ("joined.webm", "libvpx"),
                                              ("joined.avi", "mpeg4"), ("joined.h264", "libx264")])
 def test_recordings_of_other_kinds_that_are_joined_are_whole(tmp_path, name, codec):
@@ -481,6 +493,24 @@ def test_a_damaged_file_is_unreadable(square_video, tmp_path, change, words):
     assert words in find_reason(path)
     with pytest.raises(UnreadableVideo):
         read(path)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.mkv", "mpeg4"), ("clip.webm", "libvpx")])
+def test_a_matroska_file_that_is_cut_off_is_unreadable_where_its_size_is_stated(tmp_path, name, codec):
+    """A recording whose recorder could not go back states none: it is used as far as it is there."""
+    path = tmp_path / name
+    for muxing, is_stated in (({}, True), ({"live": "1"}, False)):
+        write_numbers(path, codec=codec, muxing=muxing, options={"g": "4"})
+        content = path.read_bytes()
+        assert (b"\x18\x53\x80\x67\x01" + 7 * b"\xff" in content) != is_stated
+        assert tell_numbers(read(path)) == list(range(40))
+        path.write_bytes(content[:-len(content) // 50])
+        assert len(read(path)) >= 38
+        path.write_bytes(content[:len(content) // 2])
+        if is_stated:
+            assert re.fullmatch(r"cut off: (49|50)% of the file is there", find_reason(path, sample))
+        else:
+            assert 8 < len(read(path)) == probe(path).frames < 32
 
 
 def test_a_file_with_sound_alone_is_unreadable(tmp_path):

@@ -12,17 +12,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict, StrictBool,
 from pydantic.dataclasses import dataclass
 
 from health_actions.learning import recipe
-from health_actions.learning.recipe import Count, Number, RecipeFields, Seed, Share, Size, Some, Whole
+from health_actions.learning.recipe import Count, Number, Rate, RecipeFields, Seed, Share, Size, Some, Whole
 from health_actions.paths import simplify_name
 
 BASE = "published"  # the papers' values; another profile lists what differs
-QUICK = """convlstm cnn_lstm_custom cnn_lstm_resnet50 cnn_lstm_alexnet cnn_lstm_efficientnet_lite0 three_stream c3d
-    resnet18 resnet50 resnet101 resnext101 mobilenetv2 shufflenetv2 squeezenet""".split()  # known without torch
+QUICK = {  # architectures, with their options, that are known without torch
+    "convlstm": ["width", "dropout"],
+    **dict.fromkeys(["cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet", "cnn_lstm_efficientnet_lite0"],
+                    ["freeze", "lstm_width", "dropout", "grid"]),
+    "three_stream": ["backbone", "freeze", "lstm_width", "dropout", "grid"],
+    **dict.fromkeys(["c3d", "squeezenet"], ["dropout", "last_layer_only"]),
+    **dict.fromkeys(["resnet18", "resnet50", "resnet101", "resnext101"], ["shortcut", "last_layer_only"]),
+    **dict.fromkeys(["mobilenetv2", "shufflenetv2"], ["width_mult", "dropout", "last_layer_only"])}
 # Names that tables (CSV) give back as numbers, truth values or empty cells; their own columns; what predict answers
 # where it sees none of the classes; no names of folders.
 UNSAFE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(inf(inity)?|nan)|true|false|#?n/?a|<na>|null|(?-i:None)|"
-                    r"clip|class|fold|predicted|all|everyday|file|start|end|action|probability|error|none of these|"
-                    r"no action|nobody seen|no hand seen|.*[/\\\r\n].*|[\s.].*|.*\s|", re.IGNORECASE)
+                    r"clip|class|fold|recording|take|predicted|all|everyday|file|start|end|action|probability|error|"
+                    r"none of these|no action|nobody seen|no hand seen|.*[/\\\r\n].*|[\s.].*|.*\s|", re.IGNORECASE)
 
 
 def _check_class(name):
@@ -40,6 +46,14 @@ def _check_architecture(name: str) -> str:
         if name not in MODEL_NAMES:
             raise ValueError(f"unknown architecture {name}; known: {', '.join(MODEL_NAMES)}")
     return name
+
+
+def _list_options(architecture: str) -> list[str]:
+    if architecture not in QUICK:
+        from health_actions.models import list_options
+
+        return list_options(architecture)
+    return QUICK[architecture]
 
 
 @dataclass(frozen=True, kw_only=True, config=recipe.CHECKED)
@@ -72,7 +86,7 @@ HANDWASH = section(
     architectures=dict[Architecture, HandwashTraining],
     settings=section(base=str, folds_trained=Count, epochs=Count, grid_epochs=Count, grid_size=Size | None,
                      grid_window=recipe.Window | None, augmentation_size=Size | None, batch_sizes=Some[Count],
-                     learning_rates=Some[recipe.Rate], sizes=Some[Size], augmentations=Some[recipe.Augmentation]),
+                     learning_rates=Some[Rate], sizes=Some[Size], augmentations=Some[recipe.Augmentation]),
     errors=section(base=str, saliency_clips=Whole, most_errors=Whole),
     legacy_switches=section(base=str, folds_trained=Count, epochs=Count, repeats=Count),
     protocols=section(base=str, epochs=Count, compared_protocols=Some[Protocol], compared_folds=Folds,
@@ -85,7 +99,7 @@ NTU = section(
     training=NtuTraining, architectures=dict[Architecture, NtuTraining],
     pretraining=dict[Architecture, section(epochs=Whole, released=str | None)],
     evaluation=section(windows=Count, alerts=list[Class], detailed=dict[str, str]),
-    behaviour=section(base=str, falling=Class, hand_action=Class, brightness=list[Number], shift=Share, mask=Share))
+    behaviour=section(base=str, falling=Class, hand_action=Class, brightness=Some[Rate], shift=Share, mask=Share))
 PARAMETERS = section(
     profile=str, handwash=HANDWASH, ntu=NTU,
     machine=section(accelerator=Literal["auto", "cpu", "gpu"], devices=Count, compile=Annotated[
@@ -120,6 +134,11 @@ def find_faults(values: dict, merged: dict) -> list[str]:
         faults += [f"{_find_place([study, *parts], values, values['profile'])} must name one of {', '.join(known)}, "
                    f"found {one}" for one in (used if isinstance(used, list) else [used])
                    if one.partition("/")[0] not in known and (one, parts[-1]) != ("best", "base")]
+    for study in COMMON:
+        for name, entry in _fill_architectures(merged[study])["architectures"].items():
+            place, known = [study, "architectures", name, "options"], _list_options(name)
+            faults += [f"{_find_place([*place, option], values, values['profile'])} is no option of {name}; "
+                       f"known: {', '.join(known) or 'none'}" for option in entry["options"] if option not in known]
     for study, kinds in (("handwash", ["models"]), ("ntu", ["models"]), ("handwash", ["classes"]),
                          ("ntu", ["classes", "source_classes", "everyday_classes"])):
         names = [name for kind in kinds for name in merged[study][kind]]

@@ -26,11 +26,12 @@ def list_errors(predictions: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
         number (from 1) and `ERROR_COLUMNS`: probability is that of the predicted class; like is empty where the class
         has no clip, like_probability is nan where that clip is not correctly classified.
     """
-    table = predictions.rename(columns={"class": "actual"})
-    table["probability"] = [row[row["predicted"]] for row in table.to_dict("records")]
-    table["probability_actual"] = [row[row["actual"]] for row in table.to_dict("records")]
+    rows = predictions.to_dict("records")
+    table = predictions[["clip", "fold", "predicted"]].assign(  # without the classes: one may be called scene or like
+        actual=predictions["class"], probability=[row[row["predicted"]] for row in rows],
+        probability_actual=[row[row["class"]] for row in rows])
     is_right = table["actual"] == table["predicted"]
-    errors = table[~is_right].drop(columns="recording").merge(clips[["clip", "recording", "scene"]], on="clip")
+    errors = table[~is_right].merge(clips[["clip", "recording", "scene"]], on="clip", validate="many_to_one")
     errors["other_hand"] = list(map(is_other_hand, errors["actual"], errors["predicted"]))
     pool = clips[["clip", "class", "scene"]].set_axis(["like", "predicted", "like_scene"], axis=1)
     certainty = dict(zip(table["clip"][is_right], table["probability"][is_right], strict=True))

@@ -64,14 +64,7 @@ class VideoFacts:
 def probe(path: Path) -> VideoFacts:
     """Count a video's frames without decoding them; UnreadableVideo when it is cut off, no video, too large or slim."""
     with _open(path) as video:
-        stamps, part, latest = [], 0, -math.inf
-        for packet, is_shown in video.read():
-            if packet.dts is not None:
-                # Recordings that were joined: times start again. FFmpeg may guess those of single frames wrong.
-                is_next = packet.is_keyframe and packet.dts < latest
-                part, latest = part + is_next, packet.dts if is_next else max(latest, packet.dts)
-            if is_shown:
-                stamps.append((part, video.find_stamp(packet)))
+        stamps = [(video.joins, video.find_stamp(packet)) for packet, is_shown in video.read() if is_shown]
         stamps = stamps[len(stamps) - video.packets:]  # from the first key frame on
         if not stamps:
             raise UnreadableVideo("no frames in the file")
@@ -107,7 +100,8 @@ def stream_frames(path: Path, *, height: int, indices: Sequence[int] | None = No
             found, expected = (video.position, packets) if last is None else (number + 1, last + 1)
             if found < (COMPLETE if last is None else 1) * expected:
                 raise UnreadableVideo(f"damaged: only {found} of {expected} frames could be decoded")
-        for bad, count in ((incomplete, used), (video.corrupt, video.packets)):
+        # MPEG's counter of packets starts again at a join, which looks like a loss.
+        for bad, count in ((incomplete, used), (video.corrupt - video.joins, video.packets)):
             if bad > (1 - COMPLETE) * count:
                 raise UnreadableVideo(f"damaged: {bad} of {count} frames are incomplete")
 
@@ -157,7 +151,8 @@ def _open(path: Path) -> Iterator["_Video"]:
 class _Video:
     """An open file; `packets` and `position` are the frames read from it and decoded so far, `seconds` the last's time.
 
-    `corrupt` are the packets that lack data, `size` is that of the last frame, `changed` the frames before it came up.
+    `corrupt` are the packets that lack data, `joins` the places where another recording follows, `size` is that of the
+    last frame, `changed` the frames before it came up.
 
     The first frame is at 0. Where a file's times go back, leap or are missing, time goes on by one frame.
     """
@@ -182,7 +177,7 @@ class _Video:
         self.aspect = float(self.stream.sample_aspect_ratio or 1)  # width of a pixel divided by its height
         _check_size(self.stream.width, self.stream.height, self.aspect)
         self.stream.codec_context.options = LIMITS
-        self.packets = self.corrupt = self.position = self.changed = 0
+        self.packets = self.corrupt = self.joins = self.position = self.changed = 0
         self.size = self.shape = self.rotation = None
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()  # two, since each keeps tables of its work
         # AVI files have no times of display (pts), and what was copied from them has wrong ones. As in FFmpeg's tools,
@@ -208,10 +203,14 @@ class _Video:
         After a cut without re-encoding, packets are there for others' sake, or are missing and not in use. What is
         stored or shown before the first key frame cannot be decoded, and is not counted.
         """
-        stored = end = 0
+        stored, end, latest = 0, 0, -math.inf
         is_keyed, first, is_timed = False, None, False
         for packet in self.container.demux(self.stream):
             stamp = self.find_stamp(packet)
+            if packet.dts is not None:
+                # Recordings that were joined: times start again. FFmpeg may guess those of single frames wrong.
+                is_next = packet.is_keyframe and packet.dts < latest
+                self.joins, latest = self.joins + is_next, packet.dts if is_next else max(latest, packet.dts)
             is_timed |= stamp is not None
             # Cameras that store a frame as two fields give times to the first alone.
             is_shown = packet.size > 0 and not packet.is_discard and not (is_timed and stamp is None)
@@ -229,6 +228,8 @@ class _Video:
         expected = max(self.stream.frames, self.stream.duration or 0) * COMPLETE
         if stored < COMPLETE * self.stream.frames and end - (self.stream.start_time or 0) < expected:
             raise UnreadableVideo(f"cut off: {stored} of {self.stream.frames} frames are in the file")
+        if "matroska" in self.container.format.name and (share := _measure_segment(self.container.name)) < COMPLETE:
+            raise UnreadableVideo(f"cut off: {share:.0%} of the file is there")
 
     def decode(self) -> Iterator[av.VideoFrame]:
         """Yield the frames in the order of display; `seconds` is the time of the last one."""
@@ -305,6 +306,20 @@ def _count_headers(name: str) -> int:
             size = int.from_bytes(head[8:]) if head[:4] == b"\0\0\0\1" else int.from_bytes(head[:4])
             count, place = count + (head[4:8] == b"moov"), place + size
     return count
+
+
+def _measure_segment(name: str) -> float:
+    """Share of a Matroska or WebM file that is there, by the size that its Segment states; 1 where that is unknown.
+
+    It has nearly all of the file (RFC 9559, 5.1). Of a recording whose recorder could not go back, it is unknown.
+    """
+    with open(name, "rb") as file:
+        head, end = file.read(4096), file.seek(0, 2)
+    place = head.find(b"\x18\x53\x80\x67") + 4
+    width = 9 - head[place].bit_length()  # bytes: width - 1 zeros and a 1 come before the number (RFC 8794, 4)
+    unknown = (1 << 7 * width) - 1  # all of its bits are 1
+    size = int.from_bytes(head[place:place + width]) & unknown
+    return 1.0 if place < 4 or size in (0, unknown) else (end - place - width) / size
 
 
 def _count_samples(seconds: float, every: float) -> int:

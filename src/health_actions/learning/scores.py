@@ -100,9 +100,12 @@ def bootstrap_interval(right: Iterable, performers: Iterable) -> tuple[float, fl
     """95 % interval of a share of clips, for other performers: percentiles of 2,000 shares, always the same draws.
 
     Each draw takes as many performers as there are, with replacement and with all their clips (a cluster bootstrap:
-    Davison & Hinkley, 1997, 3.8); for the percentiles see `expand_percentiles`. Where all performers have one share, or
-    there is only one of them, resampling says nothing: it is Wilson's interval with the number of performers as n.
-    Where no performer has two clips, clips are independent: Wilson's with the number of clips. Of no clips it is nan.
+    Davison & Hinkley, 1997, 3.8); for the percentiles see `expand_percentiles`. Of no clips it is nan.
+
+    Where all performers have one share, draws do not differ, and the interval is Wilson's. Where clips differ and
+    performers do not, its n is the number of clips: they vary no less than independent ones (a design effect of 1; Korn
+    & Graubard, 1998). Where no clip differs (a share of 0 or 1), or there is one performer, nothing tells how alike a
+    performer's clips are: n is the number of performers. Where no performer has two clips, both are the same.
 
     Args:
         right: of each clip, whether it counts.
@@ -111,7 +114,9 @@ def bootstrap_interval(right: Iterable, performers: Iterable) -> tuple[float, fl
     clips = pd.DataFrame({"right": np.asarray(right, float), "performer": np.asarray(performers)})
     sums, counts = clips.groupby("performer")["right"].agg(["sum", "size"]).to_numpy(float).T
     if len(counts) in (0, len(clips)) or np.ptp(sums / counts) == 0:
-        return wilson_interval(clips["right"].mean() * len(counts), len(counts))
+        share = clips["right"].mean()
+        count = len(clips) if 0 < share < 1 and len(counts) > 1 else len(counts)
+        return wilson_interval(share * count, count)
     drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), 2000)
     low, high = np.percentile(drawn @ sums / (drawn @ counts), expand_percentiles(len(counts)))
     return float(low), float(high)

@@ -23,7 +23,7 @@ from health_actions.models.three_stream import ThreeStream
 from health_actions.models.torchvision_video import VIDEO_WEIGHTS, build_video_model
 from health_actions.paths import at_root
 
-__all__ = ["MODEL_NAMES", "build_model", "get_normalisation", "load_published"]
+__all__ = ["MODEL_NAMES", "build_model", "get_normalisation", "list_options", "load_published"]
 
 # Name -> what builds the model; mean and standard deviation per channel (RGB, 0-1) of the frames it expects.
 REGISTRY = {
@@ -46,6 +46,14 @@ def get_normalisation(name: str) -> tuple[list[float], list[float]]:
     if name not in REGISTRY:
         raise ValueError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
     return REGISTRY[name][1]
+
+
+def list_options(name: str) -> list[str]:
+    """What `build_model` takes as options of one of `MODEL_NAMES`."""
+    accepted = inspect.signature(REGISTRY[name][0]).parameters
+    options = [option for option in accepted if option not in ("num_classes", "frames", "size", "pretrained")]
+    # Study B's networks take no `pretrained`: they all start in the same way.
+    return options if "pretrained" in accepted else [*options, "last_layer_only"]
 
 
 def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrained: str | None = None,
@@ -71,14 +79,11 @@ def build_model(name: str, *, num_classes: int, frames: int, size: int, pretrain
         if given[what] < least:
             raise ValueError(f"{name}: {what} must be at least {least}, found {given[what]}")
     from_file = pretrained not in (None, "imagenet", "kinetics400")
-    accepted = list(inspect.signature(build).parameters)
-    known = [option for option in accepted if option not in (*given, "pretrained")]
+    accepted, known = inspect.signature(build).parameters, list_options(name)
     if "pretrained" in accepted:
         given["pretrained"] = None if from_file else pretrained
         if from_file and "freeze" in known:  # as with ImageNet weights
             options.setdefault("freeze", name != "cnn_lstm_custom")
-    else:  # study B's networks, which all start in the same way, below
-        known.append("last_layer_only")
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
