@@ -57,6 +57,7 @@ class RecipeFields:
     normalise: StrictBool = True  # False leaves frames in 0-1 where mean is None, as study A's code did
     test_window: Literal["centre", "random"] = "centre"  # "random" in validation and test, too, as in study A's code
     window_seed: Seed = 0  # of these random windows
+    keep: Literal["best", "last"] = "best"  # the weights of which epoch; the last needs no clips that choose it
     choose_on: Literal["validation", "testing"] = "validation"  # chooses the epoch; "testing" makes its score too high
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: Share = 0.9  # of sgd

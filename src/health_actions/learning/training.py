@@ -133,7 +133,7 @@ class Result:
     """Results of a run."""
 
     history: pd.DataFrame  # learning curves: fold, epoch, loss and clip_top1 of training and validation
-    # A row a fold: fold, chosen epoch and its clip_top1, training (top-1 on the training clips, in evaluation mode),
+    # A row a fold: fold, kept epoch and its clip_top1, training (top-1 on the training clips, in evaluation mode),
     # clips that chose it, seconds.
     chosen: pd.DataFrame
     predictions: pd.DataFrame | None  # as of `predict_clips`, all folds; None when the run was not tested
@@ -187,7 +187,7 @@ def train_fold(fabric: Fabric, fold: SimpleNamespace) -> None:
                                          f"(now {recipe.learning_rate}) in params.yaml")
             state["history"].append(row)
             score = row["validation_clip_top1"] - TIE_BREAK * row["validation_loss"]
-            if score > state["best"]["score"]:
+            if recipe.keep == "last" or score > state["best"]["score"]:
                 state["best"] = {"score": score, **row, "weights": copy.deepcopy(network.state_dict())}
             if first:
                 due = save_checkpoint(checkpoint, state) if time.monotonic() >= due else due
@@ -220,7 +220,7 @@ def finish_fold(fold: SimpleNamespace, network: nn.Module, kept: torch.Tensor | 
         **describe_model(recipe, fold.classes, read_settings(fold.frames_folder)),
         "training": {**asdict(recipe), "frozen_backbone": bool(fold.features), "fold": fold.number},
         "data": {"sha256": fold.data, "clips": {name: len(part) for name, part in subsets.items()}},
-        "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on,
+        "scores": {"best_epoch": best["epoch"], "chosen_on": recipe.choose_on if recipe.keep == "best" else "none",
                    "validation_clip_top1": round(best["validation_clip_top1"], 4)}}
     card["architecture"] |= {"freeze": network.frozen} if hasattr(network, "frozen") else {}
     known = predict_clips(network, card, subsets["training"], frames_folder=fold.frames_folder, features=kept,
