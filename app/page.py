@@ -110,7 +110,7 @@ def build_app(root: Path | None = None) -> gradio.Blocks:
     claim_folder()
     if (root / "matplotlibrc").is_file():
         matplotlib.rc_file(root / "matplotlibrc")
-    alerts = read_params(root)["ntu"]["evaluation"]["alerts"]
+    alerts = read_params(root)["ntu"]["actions"]["alerts"]
     with LocalBlocks(title="Hand washing and patients", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gradio.Markdown(f"{ABOUT} {PRIVATE if page.host in LOCAL else ''}")
         if page.host not in LOCAL:

@@ -80,7 +80,7 @@ def shrink_ntu(params: dict) -> None:
     study["training"] |= {"size": 32, "stride": 2, "precision": "32-true"}
     study["architectures"] = {name: {"epochs": 1} for name in params["ntu"]["models"]}
     study["pretraining"] = {name: {"epochs": 1, "released": None} for name in params["ntu"]["models"]}
-    study["evaluation"] = {"windows": 2, "detailed": {"table_4": "squeezenet"}}
+    study |= {"evaluation": {"windows": 2}, "actions": {"detailed": {"table_4": "squeezenet"}}}
 
 
 def write_small_clips(project: Path) -> None:

@@ -145,8 +145,8 @@ def test_the_values_of_a_profile_make_recipes_and_name_what_exists(profile):
     assert set(a["settings"]["augmentations"]) <= set(AUGMENTATIONS)
     assert set(a["protocols"]["compared_protocols"]) <= set(PROTOCOLS)
     assert b["annotations"]["protocol"] in {**PROTOCOLS, **NTU_PROTOCOLS}
-    assert set(b["evaluation"]["detailed"].values()) <= set(VALUES["ntu"]["models"]) >= set(b["pretraining"])
-    assert {*b["evaluation"]["alerts"], b["behaviour"]["falling"], b["behaviour"]["hand_action"]} <= set(
+    assert set(b["actions"]["detailed"].values()) <= set(VALUES["ntu"]["models"]) >= set(b["pretraining"])
+    assert {*b["actions"]["alerts"], b["behaviour"]["falling"], b["behaviour"]["hand_action"]} <= set(
         VALUES["ntu"]["classes"])
 
 
@@ -274,7 +274,7 @@ def test_errors_have_the_papers_numbers_where_they_are_of_its_kinds(errors, expe
 
 
 def evaluate_details(detailed: dict[str, str]) -> dict:
-    """Run the cells of notebook 17 on Tables 4-6 and Figures 18-20: names of files -> what was to be written."""
+    """Run the cells of notebook 26 on Tables 4-6 and Figures 18-20: names of files -> what was to be written."""
     classes = VALUES["ntu"]["classes"]
     answers = pd.DataFrame({"class": classes * 2, "predicted": classes + classes[::-1], "recording": "P001"})
     written = {}
@@ -291,12 +291,12 @@ def evaluate_details(detailed: dict[str, str]) -> dict:
              "write_text": lambda path, text: written.update({path.name: text}),
              "save_figure": lambda figure, path: written.update({path.name: figure})}
     for words in ('papers = paper["tables"]', "by_table = {", "tables = {}", '"table_4" in tables'):
-        names = run_cell("17", words, **names)
+        names = run_cell("26", words, **names)
     return {**written, "means": names["means"]}
 
 
 def test_tables_4_to_6_and_figures_18_to_20_are_of_the_papers_networks():
-    written = evaluate_details(VALUES["published"]["ntu"]["evaluation"]["detailed"])
+    written = evaluate_details(VALUES["published"]["ntu"]["actions"]["detailed"])
     means = written.pop("means").round(3)
     assert means["mean recall"].tolist() == [0.839, 0.829, 0.816]
     assert means["network"].tolist() == ["resnet101", "resnext101", "resnet50"]

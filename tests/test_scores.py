@@ -18,6 +18,7 @@ from health_actions.learning.scores import (
     count_confusions,
     list_mix_ups,
     predict_folds,
+    predict_levels,
     read_cards,
     score,
     score_classes,
@@ -168,22 +169,35 @@ def test_a_fold_that_was_not_trained_is_left_out_and_none_at_all_is_an_error(spl
 
 
 def answer_by_hand(model, splits, frames_folder, windows: int, flip: bool) -> np.ndarray:
-    """Probabilities of the first fold's test clips, computed step by step."""
+    """Probabilities of all windows of the first fold's test clips, computed step by step."""
     tested = splits[(splits["subset"] == "testing") & (splits["fold"] == 1)]
     dataset = ClipDataset(tested, classes=CLASSES, frames_folder=frames_folder, window=8, windows=windows,
                           spatial=build_spatial("squash", 32)[1],
                           input_transform=build_input_transform([0.0] * 3, [1.0] * 3))
     items = torch.stack([dataset[number][0] for number in range(len(dataset))]).reshape(-1, 3, 8, 32, 32)
     with torch.inference_mode():
-        return model(items.flip(1) if flip else items).softmax(1).reshape(len(dataset), windows, -1).mean(1).numpy()
+        return model(items.flip(1) if flip else items).softmax(1).reshape(len(dataset), 1 + windows, -1).numpy()
 
 
 def test_predictions_are_those_computed_step_by_step(predicted, splits, frames_folder, tmp_path):
     save_models(tmp_path, colour="bgr")
-    for folder, windows, flip in ((predicted[0], 1, False), (predicted[0], 3, False), (tmp_path, 1, True)):
-        table = predict_folds(folder, splits, frames_folder=frames_folder, windows=windows)
+    for folder, windows, flip in ((predicted[0], 0, False), (predicted[0], 3, False), (tmp_path, 2, True)):
+        tables = predict_levels(folder, splits, frames_folder=frames_folder, windows=windows)
         expected = answer_by_hand(load_model(folder / "fold_1")[0], splits, frames_folder, windows, flip)
-        np.testing.assert_allclose(table.loc[table["fold"] == 1, CLASSES], expected, atol=5e-6)
+        for level, answers in (("clip", expected[:, 0]), ("video", expected[:, min(1, windows):].mean(axis=1))):
+            table = tables[level]
+            np.testing.assert_allclose(table.loc[table["fold"] == 1, CLASSES], answers, atol=5e-6)
+
+
+def test_both_levels_of_one_pass_are_those_of_two(predicted, splits, frames_folder, tmp_path):
+    save_models(tmp_path, test_window="random", window_seed=1)
+    for folder in (predicted[0], tmp_path):
+        tables = predict_levels(folder, splits, frames_folder=frames_folder, windows=3, batch=2)
+        pd.testing.assert_frame_equal(tables["clip"], predict_folds(folder, splits, frames_folder=frames_folder),
+                                      atol=2e-6, rtol=0)
+        assert (tables["clip"][CLASSES] - tables["video"][CLASSES]).abs().to_numpy().max() > 1e-5
+    fixed = predict_levels(predicted[0], splits, frames_folder=frames_folder, windows=3)["video"]
+    pd.testing.assert_frame_equal(tables["video"], fixed, atol=2e-6, rtol=0, obj="spread windows are never drawn")
 
 
 def test_a_change_of_frames_reaches_the_model(predicted, splits, frames_folder):

@@ -98,7 +98,7 @@ NTU = section(
     landmark_fusion=section(unknown_clips=Whole, certainty=Share), transforms=section(shown=Class),
     training=NtuTraining, architectures=dict[Architecture, NtuTraining],
     pretraining=dict[Architecture, section(epochs=Whole, released=str | None)],
-    evaluation=section(windows=Count, alerts=list[Class], detailed=dict[str, str]),
+    evaluation=section(windows=Count), actions=section(alerts=list[Class], detailed=dict[str, str]),
     behaviour=section(base=str, falling=Class, hand_action=Class, brightness=Some[Rate], shift=Share, mask=Share))
 PARAMETERS = section(
     profile=str, handwash=HANDWASH, ntu=NTU,
@@ -110,7 +110,7 @@ COMMON = {"handwash": ["classes", "models", "rival"],  # stand apart from the pr
 REFERENCES = {"handwash.models": "architectures", "handwash.rival": "architectures", "handwash.settings.base": "models",
               "handwash.errors.base": "models", "handwash.legacy_switches.base": "models",
               "handwash.protocols.base": "models", "ntu.models": "architectures", "ntu.behaviour.base": "models",
-              "ntu.transforms.shown": "classes", "ntu.evaluation.alerts": "classes", "ntu.behaviour.falling": "classes"}
+              "ntu.transforms.shown": "classes", "ntu.actions.alerts": "classes", "ntu.behaviour.falling": "classes"}
 
 
 def find_faults(values: dict, merged: dict) -> list[str]:

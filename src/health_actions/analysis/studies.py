@@ -75,7 +75,7 @@ def load_recogniser(root: Path, study: str | None, model: str | None = None, *, 
         options = {}
         if study == "ntu":
             settings = read_params(Path(root))["ntu"]
-            options = {"alerts": settings["evaluation"]["alerts"],
+            options = {"alerts": settings["actions"]["alerts"],
                        "certainty": settings["landmark_fusion"]["certainty"]}
         whole = folder.with_name("all")
         exact = unseen or checkpoint or not whole.is_dir()

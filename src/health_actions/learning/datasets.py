@@ -64,17 +64,17 @@ class FeatureDataset(Dataset):
 
 
 class ClipDataset(FeatureDataset):
-    """Windows of clips as pixels: (3, window, size, size) float32 and a class number; (windows, 3, ...) of several.
+    """Windows of clips as pixels: (3, window, size, size) float32 and a class number; (1 + windows, 3, ...) of several.
 
     Args:
         spatial, input_transform, augmentation: see `build_spatial`, `build_input_transform`, `build_augmentation`.
-        windows: spread evenly over the clip, to score it as a whole; 1: a single one.
+        windows: further ones, spread evenly over the clip, to score it as a whole.
         change: applied before anything else: (frames uint8 (count, 3, height, width), clip, frame numbers (count,)) ->
             frames of the same shape.
     """
 
     def __init__(self, clips: pd.DataFrame, *, frames_folder: Path, spatial: v2.Transform,
-                 input_transform: v2.Transform, augmentation: nn.Module | None = None, windows: int = 1,
+                 input_transform: v2.Transform, augmentation: nn.Module | None = None, windows: int = 0,
                  change: Callable | None = None, **common):
         super().__init__(clips, **common)
         self.frames_folder, self.spatial, self.input_transform = Path(frames_folder), spatial, input_transform
@@ -88,8 +88,9 @@ class ClipDataset(FeatureDataset):
         written = file.stat().st_mtime_ns if file.is_file() else 0  # frames that were extracted anew are read anew
         clip = _open_kept(self.frames_folder, self.clips[index], written)
         numbers, augmented, label, generator = self.draw_item(index, len(clip))
-        if self.windows > 1:
-            numbers = transforms.spread_frames(len(clip), self.window, self.stride, self.windows)
+        if self.windows:
+            spread = transforms.spread_frames(len(clip), self.window, self.stride, self.windows)
+            numbers = torch.cat([numbers[None], spread])
         keys = [(file, written, self.fixed, number) for number in numbers.flatten().tolist()]
         found = {key: FRAMES[key] for key in keys if key in FRAMES}
         missing = [key for key in dict.fromkeys(keys) if key not in found]

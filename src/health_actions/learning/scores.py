@@ -23,68 +23,95 @@ from health_actions.models.weights import load_model
 from health_actions.progress import track
 
 
-def predict_folds(models: Path, splits: pd.DataFrame, *, features: Path | None = None, device: str = "cpu",
-                  **options) -> pd.DataFrame:
-    """Each fold's model predicts its own test clips: the tables of `predict_clips`, one below the other.
+def predict_folds(models: Path, splits: pd.DataFrame, **options) -> pd.DataFrame:
+    """Each fold's model predicts its own test clips, at clip level alone: `predict_levels` without further windows."""
+    return predict_levels(models, splits, **options)["clip"]
+
+
+def predict_levels(models: Path, splits: pd.DataFrame, *, windows: int = 0, features: Path | None = None,
+                   device: str = "cpu", **options) -> dict[str, pd.DataFrame]:
+    """Each fold's model predicts its own test clips in one pass, at clip level and at video level.
 
     Args:
         models: folder of one architecture, with `fold_<k>/` for each trained fold; without any: FileNotFoundError.
         splits: one row a clip and fold.
+        windows: of a clip, at video level; 0: as at clip level.
         features: of the clips in `splits`, as of `prepare_features`.
         device: "cpu" or "cuda".
-        options: frames_folder, stream, windows, batch and change, see `predict_clips`.
+        options: frames_folder, stream, batch and change, see `answer_windows`.
+
+    Returns:
+        "clip" and "video" -> the tables of `predict_clips`, one below the other. "clip": of one window of each clip.
+        "video": the mean of the probabilities over `windows`, spread evenly over the clip.
     """
     kept = None if features is None else load_features(features)
     rows = {clip: row for row, clip in enumerate(splits["clip"].drop_duplicates())}
-    tested = splits[splits["subset"] == "testing"].groupby("fold")
-    folds = [(Path(models) / f"fold_{fold}", clips) for fold, clips in tested]
-    tables = [predict_clips(*load_model(folder, device), clips, features=kept, rows=rows, **options)
-              for folder, clips in folds if folder.exists()]
-    if not tables:
+    tables = {"clip": [], "video": []}
+    for fold, clips in splits[splits["subset"] == "testing"].groupby("fold"):
+        folder = Path(models) / f"fold_{fold}"
+        if folder.exists():
+            model, card = load_model(folder, device)
+            answers = answer_windows(model, card, clips, features=kept, rows=rows, windows=windows, **options)
+            tables["clip"].append(tabulate(answers[:, 0], card, clips))
+            tables["video"].append(tabulate(answers[:, -windows:].mean(axis=1), card, clips))
+    if not tables["clip"]:
         raise FileNotFoundError(f"no trained fold in {models}: train the model first (make repro)")
-    return pd.concat(tables, ignore_index=True)
+    return {level: pd.concat(parts, ignore_index=True) for level, parts in tables.items()}
 
 
-def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
-                  features: torch.Tensor | None = None, rows: dict[str, int] | None = None, stream: int | None = None,
-                  windows: int = 1, batch: int | None = None, change=None) -> pd.DataFrame:
+def predict_clips(model: nn.Module, card: dict, clips: pd.DataFrame, **options) -> pd.DataFrame:
     """Probabilities of a model for clips: of the centre window of each, or of a random one where the card says so.
 
     Args:
-        model, card: as of `load_model`.
-        clips: one row a clip: clip, class, fold, recording (its performer) and, where it is known, take.
-        features, rows: of a frozen backbone, as of `load_features`, and clip -> row there; None reads frames.
-        stream: number of the stream that answers alone, of a model with several; needs features.
-        windows: spread evenly over the clip, their probabilities averaged; 1: the centre window alone.
-        batch: clips at a time; None: 8 windows.
-        change: of the frames, see `ClipDataset`.
+        model, card, clips: see `answer_windows`; clips also have class, recording (the performer), take where known.
+        options: all others of `answer_windows` but windows.
 
     Returns:
         One row a clip: clip, fold, recording, take (if given), class, predicted, then the probability of each class
         (sum 1).
     """
+    return tabulate(answer_windows(model, card, clips, **options)[:, 0], card, clips)
+
+
+def answer_windows(model: nn.Module, card: dict, clips: pd.DataFrame, *, frames_folder: Path,
+                   features: torch.Tensor | None = None, rows: dict[str, int] | None = None, stream: int | None = None,
+                   windows: int = 0, batch: int | None = None, change=None) -> np.ndarray:
+    """Probabilities of a model for windows of clips: float64 (clips, 1 + windows, classes), sum 1.
+
+    The first window of a clip lies in its centre, or is drawn where the card says so; a landmark stream answers for
+    whole clips, and there is no other window of features.
+
+    Args:
+        model, card: as of `load_model`.
+        clips: one row a clip: clip and class.
+        features, rows: of a frozen backbone, as of `load_features`, and clip -> row there; None reads frames.
+        stream: number of the stream that answers alone, of a model with several; needs features.
+        windows: further ones, spread evenly over the clip.
+        batch: clips at a time; None: 16 windows.
+        change: of the frames, see `ClipDataset`.
+    """
     if card["architecture"]["name"] == "landmarks":
         kept = read_rows(Path(frames_folder).with_name("landmarks"), list(clips["clip"]), model.kind)
-        return tabulate(np.stack([predict_rows(model, rows) for rows in kept]), card, clips)
+        return np.stack([predict_rows(model, rows) for rows in kept])[:, None]
     classes, preprocessing, training, shape = card["classes"], card["preprocessing"], card["training"], card["clip"]
     draw = (training["window_seed"], training["fold"], "testing") if shape["test_window"] == "random" else None
     common = {"classes": classes, "window": shape["window"], "stride": shape["stride"], "draw": draw}
     if features is not None:
-        dataset, precision = FeatureDataset(clips, features=features, rows=rows, **common), "32-true"
+        dataset, precision, windows = FeatureDataset(clips, features=features, rows=rows, **common), "32-true", 0
         answer = model.classify if stream is None else lambda items: model.classify_streams(items)[:, stream]
     else:
         transform = build_input_transform(preprocessing["mean"], preprocessing["std"], preprocessing["colour"].lower())
         dataset = ClipDataset(clips, frames_folder=frames_folder, input_transform=transform, windows=windows,
                               spatial=build_spatial(shape["crop"], shape["size"])[1], change=change, **common)
         answer, precision = model, training["precision"]
-    loader = build_loader(dataset, batch_size=batch or max(1, 8 // windows))
+    loader = build_loader(dataset, batch_size=batch or max(1, 16 // (1 + windows)))
     device = next((weights.device for weights in model.parameters()), "cpu")  # an exported model has none
     prepare_training()
     model.eval()
     with torch.inference_mode(), autocast(precision):
-        logits = [answer((items.flatten(0, 1) if windows > 1 else items).to(device)).double().cpu() for items, _ in
+        logits = [answer((items.flatten(0, 1) if windows else items).to(device)).double().cpu() for items, _ in
                   track(loader, total=len(loader), title=f"{training['architecture']}, fold {training['fold']}")]
-    return tabulate(torch.cat(logits).softmax(1).unflatten(0, (-1, windows)).mean(1).numpy(), card, clips)
+    return torch.cat(logits).softmax(1).unflatten(0, (-1, 1 + windows)).numpy()
 
 
 def tabulate(probabilities: np.ndarray, card: dict, clips: pd.DataFrame) -> pd.DataFrame:

@@ -108,7 +108,9 @@ class FastConv3d(nn.Conv3d):
                 for axis in range(3):
                     rows = rows.unfold(axis + 1, kernel[axis], stride[axis])
                 rows = rows.permute(0, 1, 2, 3, 5, 6, 7, 4).flatten(4)
-            return functional.linear(rows, weight.movedim(1, -1).flatten(1), bias).movedim(-1, 1)
+            # One matrix: of bfloat16 rows with gaps, torch copies the weights for each clip when it needs no gradients.
+            products = functional.linear(rows.flatten(0, 3), weight.movedim(1, -1).flatten(1), bias)
+            return products.unflatten(0, rows.shape[:4]).movedim(-1, 1)
         if stride[0] == 1 and maps.shape[2] < kernel[0]:  # 2-D convolutions of frames, one for each tap in time
             result = 0 if bias is None else bias
             for tap, _, seen, made in place_taps(maps.shape[2], kernel[0], 1, paddings[0], outputs[0]):
