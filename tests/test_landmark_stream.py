@@ -28,6 +28,7 @@ from health_actions.models.landmark_stream import (
     TRACKERS,
     LandmarkStream,
     fill_gaps,
+    join_parts,
     join_values,
     mirror_values,
     split_values,
@@ -42,10 +43,6 @@ def draw_rows(kind: str, frames: int = 30, seed: int = 0) -> torch.Tensor:
     generator = np.random.default_rng(seed)
     found = {name: generator.random((frames, *shape), np.float32) for name, shape in TRACKERS[kind].SHAPES.items()}
     return torch.from_numpy(join_values(found, 1.5, kind))
-
-
-def put_together(parts: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([part.flatten(2) for part in parts], dim=-1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,14 +71,14 @@ def test_mirrored_twice_is_as_before_and_the_left_becomes_the_right(kind):
 def test_features_do_not_depend_on_place_and_size_in_the_picture(kind):
     rows = draw_rows(kind)[None]
     image, world, third = split_values(rows, kind)
-    moved = put_together([image * 0.5 + 0.3, world, third])
+    moved = join_parts([image * 0.5 + 0.3, world, third])
     torch.testing.assert_close(DESCRIBE[kind](moved), DESCRIBE[kind](rows), atol=1e-3, rtol=1e-3)
 
 
 def test_which_hand_is_called_left_does_not_matter():
     parts = split_values(draw_rows("hands")[None], "hands")
-    swapped = put_together([part.flip(2) for part in parts])
-    torch.testing.assert_close(DESCRIBE["hands"](swapped), DESCRIBE["hands"](put_together(parts)))
+    swapped = join_parts([part.flip(2) for part in parts])
+    torch.testing.assert_close(DESCRIBE["hands"](swapped), DESCRIBE["hands"](join_parts(parts)))
 
 
 def test_a_hand_that_is_not_found_is_where_it_is_found_next_unless_that_is_too_far_away():
@@ -110,15 +107,34 @@ def test_what_is_missing_enters_no_mean_and_the_answer_stays_finite(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_variation_a_window_is_part_of_its_clip(kind):
     clips = [draw_rows(kind, frames, frames) for frames in (5, 20, 45)]
-    plain = {"speed": 1.0, "turn": 0.0, "noise": 0.0, "missing": 0.0}
+    plain = {"speed": 1.0, "turn": 0.0, "noise": 0.0, "offset": 0.0, "stretch": 0.0, "apart": 0.0,
+             "missing": 0.0}
     windows, labels = vary_landmarks(clips, torch.tensor([0, 1, 0]), kind, [1, 0], torch.Generator().manual_seed(3),
                                      **plain)
     assert windows.shape == (3, WINDOW, clips[0].shape[1])
     for clip, window, before, label in zip(clips, windows, (0, 1, 0), labels):
         if label != before:  # mirrored: the label, too
-            window = put_together(mirror_values(split_values(window[None], kind), kind))[0]
+            window = join_parts(mirror_values(split_values(window[None], kind), kind))[0]
         distance = (window[:, None] - clip).abs().amax(-1).amin(1)
         assert distance.max() < 1e-5, "each frame is one of the clip's"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_answer_to_a_mirror_image_is_that_of_the_other_side(kind):
+    clips = [draw_rows(kind, 25, number) for number in range(8)]
+    network = train_stream(clips, [0, 1] * 4, kind, [1, 0], epochs=1, batch_size=8)
+    rows = clips[0][:WINDOW]
+    mirrored = join_parts(mirror_values(split_values(rows[None], kind), kind))[0]
+    np.testing.assert_allclose(predict_rows(network, mirrored), predict_rows(network, rows)[::-1], atol=1e-5)
+
+
+def test_an_offset_is_the_same_in_all_frames_and_noise_is_not():
+    clip, plain = draw_rows("hands", 1).expand(WINDOW, -1), {"turn": 0.0, "stretch": 0.0, "apart": 0.0, "missing": 0.0}
+    for still, is_same in (({"noise": 0.0}, True), ({"offset": 0.0}, False)):
+        window, _ = vary_landmarks([clip], torch.tensor([0]), "hands", [0], torch.Generator().manual_seed(1), **plain,
+                                   **still)
+        image, world, _ = split_values(window, "hands")
+        assert (image.var(dim=1).amax() < 1e-9) == (world.var(dim=1).amax() < 1e-9) == is_same
 
 
 def test_points_are_turned_clockwise_in_the_plane_of_the_picture():
@@ -133,7 +149,7 @@ def test_a_stream_learns_what_differs_and_the_same_seed_gives_the_same(kind):
         rows, label = draw_rows(kind, 25, number), number % 2
         parts = split_values(rows[None], kind)
         parts[1][..., 2] += label  # a depth that tells both classes apart
-        clips.append(put_together(parts)[0])
+        clips.append(join_parts(parts)[0])
         labels.append(label)
     first, second = (train_stream(clips, labels, kind, [0, 1], epochs=8, batch_size=8, seed=1) for _ in range(2))
     right = [predict_rows(first, clip).argmax() == label for clip, label in zip(clips, labels)]

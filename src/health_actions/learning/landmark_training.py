@@ -6,12 +6,15 @@ import torch
 
 from health_actions.learning.landmarks import WINDOW
 from health_actions.learning.training import compute_loss
-from health_actions.models.landmark_stream import LandmarkStream, mirror_values, split_values
+from health_actions.models.landmark_stream import LandmarkStream, join_parts, mirror_values, split_values
+
+OFFSET = {"hands": 0.07, "pose": 0.02}  # a hand at the neck is no hand at the head: bodies are varied less
 
 
 def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, mirrored: list[int],
                    generator: torch.Generator, *, speed: float = 2.0, turn: float = 15.0, noise: float = 0.02,
-                   missing: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
+                   offset: float | None = None, stretch: float = 0.1, apart: float = 0.1, missing: float = 0.15
+                   ) -> tuple[torch.Tensor, torch.Tensor]:
     """A random window of each clip, as another camera and another person would give it, and its label.
 
     Args:
@@ -20,7 +23,10 @@ def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, m
         mirrored: each class's number in a mirror; half of the windows are mirrored.
         speed: windows are up to so many times faster or slower.
         turn: deviation of the camera's turn about its axis, degrees.
-        noise: deviation of each point, in units of the palm or trunk.
+        noise: deviation of each point in each frame, in units of the palm or trunk.
+        offset: the same in all frames of a window, since on other people the points lie elsewhere; None: `OFFSET`.
+        stretch: the picture is wider or narrower by up to this share, and depths by up to three times it.
+        apart: deviation of each hand's place in the picture, in units of the palm.
         missing: frames are lost with a probability of up to this; one hand, or the person, is lost for a while in
             twice this share of windows.
     """
@@ -45,15 +51,20 @@ def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, m
     image, world = turn_points(image, angle), turn_points(world, angle)
     start, end = (9, 0) if kind == "hands" else (11, 23)
     unit = (image[..., start, :2] - image[..., end, :2]).norm(dim=-1).flatten(1).nanmedian(dim=1).values.nan_to_num(0)
-    image = image + torch.randn(image.shape, generator=generator) * widen(unit * noise, image)
-    world = world + torch.randn(world.shape, generator=generator) * noise * 0.1
-    who, now = image.shape[2], torch.arange(WINDOW)
+    offset, who, now = OFFSET[kind] if offset is None else offset, image.shape[2], torch.arange(WINDOW)
+    wide = torch.stack([draw(-stretch, stretch).exp(), torch.ones(count), 1 + 3 * draw(-stretch, stretch)], dim=1)
+    image, world = image * widen(wide[:, :1], image), world * wide[:, None, None, None]
+    for deviation, frames in ((noise, WINDOW), (offset, 1)):
+        shape = (count, frames, *image.shape[2:])
+        image = image + torch.randn(shape, generator=generator) * widen(unit * deviation, image)
+        world = world + torch.randn(shape, generator=generator) * deviation * 0.1
+    image = image + torch.randn((count, 1, who, 1, 3), generator=generator) * widen(unit * apart, image)
     lost = draw(0, 1, WINDOW, who) < draw(0, missing)[:, None, None]
     first, which = draw(0, WINDOW, 1), torch.randint(who, (count, 1), generator=generator)
     gone = (now >= first) & (now < first + draw(1, WINDOW, 1)) & (draw(0, 1, 1) < 2 * missing)
     lost |= gone[..., None] & (torch.arange(who) == which)[:, None]
     parts = [torch.where(widen(lost, part), torch.nan, part) for part in (image, world, third)]
-    return torch.cat([part.flatten(2) for part in parts], dim=-1), labels
+    return join_parts(parts), labels
 
 
 def turn_points(points: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
@@ -75,6 +86,7 @@ def train_stream(clips: list[torch.Tensor], labels: list[int], kind: str, mirror
     torch.manual_seed(seed)
     generator, labels = torch.Generator().manual_seed(seed), torch.tensor(labels)
     network = LandmarkStream(kind, len(mirrored))
+    network.mirrored.copy_(torch.tensor(mirrored))
     network.learn_scale(vary_landmarks(clips, labels, kind, mirrored, generator, **variation)[0])
     weights = labels.bincount(minlength=len(mirrored)).clamp(min=1).float() ** -balance
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)

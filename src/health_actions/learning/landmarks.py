@@ -12,7 +12,15 @@ import torch
 from health_actions.data.sandbox import sample_in_sandbox
 from health_actions.data.video import UnreadableVideo
 from health_actions.models import landmarks
-from health_actions.models.landmark_stream import ANSWERING, TRACKERS, LandmarkStream, join_values
+from health_actions.models.landmark_stream import (
+    ANSWERING,
+    TRACKERS,
+    LandmarkStream,
+    join_parts,
+    join_values,
+    mirror_values,
+    split_values,
+)
 from health_actions.models.three_stream import fuse_streams
 from health_actions.paths import at_root, atomic_write, place_inside
 from health_actions.progress import track
@@ -93,8 +101,10 @@ def cut_windows(rows: torch.Tensor, hop: int = 5) -> torch.Tensor:
 
 @torch.inference_mode()
 def predict_windows(network: LandmarkStream, rows: torch.Tensor) -> np.ndarray:
-    """Probabilities float64 (windows, classes) of the windows of a clip, see `cut_windows`."""
-    logits = network(cut_windows(rows))[:, ANSWERING[network.kind]]
+    """Probabilities float64 (windows, classes) of the windows of `cut_windows`, of a clip and its mirror image."""
+    windows, heads = cut_windows(rows), ANSWERING[network.kind]
+    mirrored = join_parts(mirror_values(split_values(windows, network.kind), network.kind))
+    logits = torch.cat([network(windows)[:, heads], network(mirrored)[:, heads, network.mirrored]], dim=1)
     return fuse_streams(logits).double().softmax(1).numpy()
 
 

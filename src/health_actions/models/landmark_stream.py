@@ -1,4 +1,4 @@
-"""The landmark stream: hands or a body in a window of frames, as points, to logits; one linear head, three over time.
+"""The landmark stream: hands or a body in a window of frames, as points, to logits; one linear head, others over time.
 
 A frame is one row of `join_values`: what the trackers of `landmarks` find, nan where something is missing. A hand that
 is missing for a moment is taken from the nearest frame (`fill_gaps`). What is missing longer, and a missing body,
@@ -23,8 +23,9 @@ TRUNK = [0, 7, 8, *range(11, 17), *range(23, 29)]  # nose, ears, shoulders, elbo
 TIPS = [4, 8, 12, 20]  # of thumb, index, middle and little finger
 LARGEST = 5.0  # standard deviations: no feature counts for more
 REACH = 8  # frames: a hand that is not found is taken to be where it is found within so many
-# Which heads answer. On real hands the linear one is worse in every round of docs/real_clips.md.
-ANSWERING = {"hands": [1, 2, 3], "pose": [0, 1]}
+# How many heads convolve, and which of all heads answer. Trainings differ, so many answer for hands; on real hands the
+# linear one is worse in every round of docs/real_clips.md.
+TEMPORAL, ANSWERING = {"hands": 9, "pose": 1}, {"hands": slice(1, None), "pose": slice(None)}
 
 
 def join_values(found: dict[str, np.ndarray], aspect: float, kind: str) -> np.ndarray:
@@ -47,6 +48,11 @@ def split_values(rows: torch.Tensor, kind: str) -> list[torch.Tensor]:
     shapes = [TRACKERS[kind].SHAPES[name] for name in PARTS[kind]]
     parts = [part.unflatten(-1, shape) for part, shape in zip(rows.split(list(map(prod, shapes)), dim=-1), shapes)]
     return parts if kind == "hands" else [part.unsqueeze(rows.ndim - 1) for part in parts]
+
+
+def join_parts(parts: list[torch.Tensor]) -> torch.Tensor:
+    """The parts of `split_values` of windows -> rows (windows, frames, values)."""
+    return torch.cat([part.flatten(2) for part in parts], dim=-1)
 
 
 def mirror_values(parts: list[torch.Tensor], kind: str) -> list[torch.Tensor]:
@@ -162,11 +168,11 @@ class LandmarkStream(nn.Module):
     Args:
         kind: "hands" or "pose".
         num_classes: logits.
-        temporal: how many heads convolve.
+        temporal: how many heads convolve; None: `TEMPORAL`.
         width, layers, dropout: see `TemporalHead`. The statistics are dropped with the same probability.
     """
 
-    def __init__(self, kind: str, num_classes: int, temporal: int = 3, width: int = 96, layers: int = 2,
+    def __init__(self, kind: str, num_classes: int, temporal: int | None = None, width: int = 96, layers: int = 2,
                  dropout: float = 0.5):
         super().__init__()
         self.kind = kind
@@ -174,9 +180,10 @@ class LandmarkStream(nn.Module):
         features = DESCRIBE[kind](torch.rand(1, 3, values)).shape[-1]
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
+        self.register_buffer("mirrored", torch.arange(num_classes))  # each class's number in a mirror
         self.linear = nn.Sequential(nn.Dropout(dropout), nn.Linear(5 * features, num_classes))
         self.temporal = nn.ModuleList(TemporalHead(2 * features, num_classes, width, layers, dropout)
-                                      for _ in range(temporal))
+                                      for _ in range(TEMPORAL[kind] if temporal is None else temporal))
 
     def learn_scale(self, rows: torch.Tensor) -> None:
         """Set mean and deviation of the features to those of windows (windows, frames, values)."""
