@@ -132,7 +132,7 @@ ALLOWED = {"0": "must be greater than or equal to 1, found 0", "1.5": "must be a
      "is no option of cnn_lstm_alexnet; known: freeze, lstm_width, dropout, grid"),
     ("published.ntu.architectures.r3d_18", {"options": {"width": 1}}, ".options.width is no option of r3d_18; known: "),
     ("published.ntu.training.options", {"last_layer_only": True}, None),
-    ("published.ntu.training.options.shortcut", "A", "is no option of squeezenet; known: dropout, last_layer_only"),
+    ("published.ntu.training.options.wings", 2, "is no option of resnet18; known: shortcut, last_layer_only"),
     ("published.ntu.transforms.shown", "fall", "must name one of sneeze_cough, staggering, "),
     ("laptop.ntu.actions.alerts", ["falling_down", "stagering"], "must name one of sneeze_cough, staggering, "),
     ("laptop.ntu.actions.alerts", [], None),
@@ -280,11 +280,11 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path, encoding):
 
 def test_numbers_that_dvc_writes_are_numbers(tmp_path):
     change(tmp_path)
-    apply_overrides(tmp_path / "params.yaml", ["laptop.handwash.architectures.resnet18.learning_rate=0.00002",
+    apply_overrides(tmp_path / "params.yaml", ["laptop.handwash.architectures.convlstm.learning_rate=0.00002",
                                                "+laptop.ntu.training.learning_rate=1e-5"])
     assert "learning_rate: 2e-05" in (tmp_path / "params.yaml").read_text()
     values = read_params(tmp_path)
-    assert values["handwash"]["architectures"]["resnet18"]["learning_rate"] == 0.00002
+    assert values["handwash"]["architectures"]["convlstm"]["learning_rate"] == 0.00002
     assert values["ntu"]["training"]["learning_rate"] == 0.00001
 
 

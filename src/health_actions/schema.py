@@ -19,7 +19,7 @@ BASE = "published"  # the papers' values; another profile lists what differs
 QUICK = {  # architectures, with their options, that are known without torch
     "convlstm": ["width", "dropout"],
     **dict.fromkeys(["cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet", "cnn_lstm_efficientnet_lite0"],
-                    ["freeze", "lstm_width", "dropout", "grid"]),
+                    ["freeze", "lstm_width", "dropout", "grid", "batch_norm"]),
     "three_stream": ["backbone", "freeze", "lstm_width", "dropout", "grid"],
     **dict.fromkeys(["c3d", "squeezenet"], ["dropout", "last_layer_only"]),
     **dict.fromkeys(["resnet18", "resnet50", "resnet101", "resnext101"], ["shortcut", "last_layer_only"]),

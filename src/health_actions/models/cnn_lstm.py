@@ -73,9 +73,15 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
 class FrameNetwork(nn.Module):
     """A model that begins with a CNN for single frames, which can be frozen; `classify` of a subclass does the rest."""
 
-    def __init__(self, backbone: str, *, size: int, pretrained: str | None, freeze: bool | None, grid: int):
+    def __init__(self, backbone: str, *, size: int, pretrained: str | None, freeze: bool | None, grid: int,
+                 batch_norm: bool = False):
         super().__init__()
         self.features = build_backbone(backbone, pretrained)
+        if batch_norm and backbone != "alexnet":
+            raise ValueError(f"batch_norm is for AlexNet, which has no normalisation of its own; found {backbone}")
+        if batch_norm:
+            self.features = nn.Sequential(*(part for layer in self.features for part in (
+                [layer, nn.BatchNorm2d(layer.out_channels)] if isinstance(layer, nn.Conv2d) else [layer])))
         self.frozen = bool(pretrained) if freeze is None else freeze
         self.smallest = BACKBONES[backbone][0]
         self.grid = grid if backbone in GRID_BACKBONES else 0
@@ -138,11 +144,13 @@ class CnnLstm(FrameNetwork):
         lstm_width: hidden units; default as published, 2304 from 128 pixels on and 256 below.
         dropout: probability behind both linear layers.
         grid: EfficientNet-Lite0 and DenseNet-121 only: their feature maps are averaged to grid x grid cells a frame.
+        batch_norm: AlexNet only: a normalisation behind each convolution; without, few clips hardly teach it.
     """
 
     def __init__(self, backbone: str, *, num_classes: int, size: int, pretrained: str | None = None,
-                 freeze: bool | None = None, lstm_width: int | None = None, dropout: float = 0.3, grid: int = 4):
-        super().__init__(backbone, size=size, pretrained=pretrained, freeze=freeze, grid=grid)
+                 freeze: bool | None = None, lstm_width: int | None = None, dropout: float = 0.3, grid: int = 4,
+                 batch_norm: bool = False):
+        super().__init__(backbone, size=size, pretrained=pretrained, freeze=freeze, grid=grid, batch_norm=batch_norm)
         head = LstmHead(self.feature_width, num_classes=num_classes, size=size, lstm_width=lstm_width, dropout=dropout)
         # Beside the backbone, not below a name of their own, as the layers are named in published checkpoints.
         for name, layer in head.named_children():
