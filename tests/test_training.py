@@ -292,6 +292,17 @@ def test_random_test_windows_differ_between_epochs_and_seeds(observe):
     assert not torch.equal(torch.stack(drawn), torch.stack(other))
 
 
+def test_the_last_epoch_can_be_kept_whatever_its_score_is(observe):
+    best, last = (observe(epochs=6, learning_rate=0.05, keep=keep) for keep in ("best", "last"))
+    history = best.result.history
+    first = (history["validation_clip_top1"] - 1e-4 * history["validation_loss"]).idxmax() + 1
+    pd.testing.assert_frame_equal(history, last.result.history)
+    assert best.card["scores"]["best_epoch"] == first < last.card["scores"]["best_epoch"] == 6, history
+    assert last.card["scores"]["chosen_on"] == "none"
+    assert last.result.chosen["clip_top1"].tolist() == [
+        pytest.approx(history["validation_clip_top1"].iloc[-1], abs=1e-5)]
+
+
 def test_the_epoch_can_be_chosen_on_test_clips_and_its_weights_are_kept(observe, first_fold):
     other = observe(choose_on="testing", epochs=4)
     tested = first_fold[first_fold["subset"] == "testing"]
