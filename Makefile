@@ -21,17 +21,16 @@ repro: clips mend
 	dvc repro
 	@echo "The report is reports/index.html"
 
-# dvc runs one stage after the other. In a first run each study gets a dvc of its own, on half of the cores (one GPU is
-# not shared). The second starts later, since dvc lets one at a time look at data/. What they leave undone, and what needs
-# both studies, is done by the dvc that follows, which also says what fails. To it they leave study B's training: with all
-# cores it takes one network's two starts side by side, and study A would be done long before it.
+# dvc runs one stage after the other. In a first run each study gets a dvc of its own (one GPU is not shared), study A
+# with half of the cores. Study B is longer: it may take all, so that no core waits. It starts later, since dvc lets one at
+# a time look at data/. What they leave undone, and what needs both studies, is done by the dvc that follows, which also
+# says what fails.
 TOGETHER = $(if $(shell command -v nvidia-smi),,study-handwash study-ntu)
-LATER = ^reject|^landmark_fusion|^ntu_(training|evaluation|actions|behaviour)|^export@ntu
 PAUSE = 60
 study-%:
-	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -Ev "$(LATER)"); \
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -v "^reject\|^landmark_fusion"); \
 	  half=$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)); test $* = handwash || sleep $(PAUSE); test -z "$$stages" || \
-	  OMP_NUM_THREADS=$$half LOKY_MAX_CPU_COUNT=$$half dvc --wait-for-lock repro $$stages
+	  OMP_NUM_THREADS=$$half $(if $(filter handwash,$*),LOKY_MAX_CPU_COUNT=$$half) dvc --wait-for-lock repro $$stages
 
 # A copy without .git, as from a ZIP file: dvc asks for one unless it is told.
 scm: .venv/.ready
