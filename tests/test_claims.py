@@ -16,7 +16,7 @@ from scipy import stats
 from test_project import CONTENTS, PAPER, PAPER_B, VALUES, run_cell
 
 from health_actions.figures.tables import FITTED
-from health_actions.learning.features import hash_files
+from health_actions.learning.features import hash_files, hash_text
 
 CLAIMS = yaml.safe_load((ROOT / "published" / "claims.yaml").read_text())
 LISTED = [(study, claim) for study in CLAIMS for claim in CLAIMS[study]["claims"]]
@@ -208,6 +208,33 @@ def test_settings_that_are_the_papers_and_others(rule):
         assert rule["compare_setting"]([own["name"]], "ntu", {})["weights"] == text
 
 
+@pytest.mark.parametrize(("others", "verdict"), [
+    ([], "holds"), (["holds", "holds"], "holds"), (["holds", "same direction"], "undecided"), ([CANNOT], "holds"),
+    (["contradicted"], "undecided")])
+def test_a_verdict_that_another_seed_changes_is_undecided(rule, others, verdict):
+    assert rule["judge_runs"]("holds", others) == verdict
+    assert rule["judge_runs"](CANNOT, others) == CANNOT
+
+
+def test_a_run_counts_where_its_networks_had_the_same_recipes_and_another_seed(rule, monkeypatch, tmp_path):
+    own = {"one": {"name": "one", "recipe": "a", "seed": 0}, "two": {"name": "two", "recipe": "b", "seed": 0}}
+    own = {name: make_network(9) | facts for name, facts in own.items()} | {"best": make_network(9) | own["one"]}
+    file = tmp_path / "other_runs.yaml"
+    there = {"one": {"recipe": "a", "seed": 1, "top1": 0.5}, "two": {"recipe": "c", "seed": 1, "top1": 0.25}}
+    file.write_text(yaml.safe_dump([{"networks": {"ntu": there, "handwash": {}}, "verdicts": {"B1": "holds"}}]))
+    names = run_cell("25", "def find_runs(", **rule | {
+        "networks": {"ntu": own, "handwash": {}}, "other_runs": str(file), "output": str(tmp_path), "yaml": yaml,
+        "at_root": Path, "write_text": lambda path, text: Path(path).write_text(text), "Markdown": str,
+        "show_table": lambda table: table})
+    assert [list(names["find_runs"](asked, "ntu")) for asked in (["one"], ["best", "one"], ["two"], ["one", "two"], [])
+            ] == [["seed 1"], ["seed 1"], [], [], []]
+    assert pd.read_csv(tmp_path / "seeds.csv").set_index("network")["seed 1"].to_dict() == {
+        "one": 0.5, "two": pytest.approx(float("nan"), nan_ok=True)}
+    for network in own.values():
+        network["seed"] = 1
+    assert names["find_runs"](["one"], "ntu") == {}, "the same seed says nothing new"
+
+
 def test_the_three_sentences_say_what_the_verdicts_are(rule):
     judged = pd.DataFrame([("handwash", "A is good", "holds"), ("handwash", "B is good", "holds"),
                            ("handwash", "C is bad", "contradicted"), ("ntu", "D is good", "undecided")],
@@ -224,11 +251,18 @@ def test_the_three_sentences_say_what_the_verdicts_are(rule):
 
 
 def test_a_networks_training_accuracy_is_the_mean_of_its_folds():
-    cards = [{"training": {"weights": None, "epochs": 5}, "clip": {"size": 64}, "scores": {"training_clip_top1": share}}
-             for share in (0.9, 0.7)]
-    names = run_cell("25", "def read_network(", np=np, read_cards=lambda folder: cards)
-    network = names["read_network"](Path("c3d"))
-    assert network == {"name": "c3d", "training": pytest.approx(0.8), "weights": "random", "pixels": 64, "epochs": 5}
+    def read(seed=3, **changes):
+        cards = [{"training": {"weights": None, "epochs": 5, "seed": seed, **changes}, "clip": {"size": 64},
+                  "data": "x", "frames": 1, "scores": {"training_clip_top1": share}} for share in (0.9, 0.7)]
+        names = run_cell("25", "def read_network(", np=np, json=json, hash_text=hash_text,
+                         read_cards=lambda folder: cards)
+        return names["read_network"](Path("c3d"))
+
+    network = read()
+    recipe = network.pop("recipe")
+    assert network == {"name": "c3d", "training": pytest.approx(0.8), "weights": "random", "pixels": 64, "epochs": 5,
+                       "seed": 3}
+    assert read(seed=4)["recipe"] == recipe != read(epochs=6)["recipe"], "a recipe is the same with another seed"
 
 
 def test_clips_get_their_performer_and_whether_training_knew_them(tmp_path):
@@ -322,10 +356,14 @@ def test_committed_differences_intervals_and_verdicts_come_out_again():
             far = (row.value - row.reported) ** 2 - own**2 - row.reported_error**2
             assert abs(far) < 0.001 or (far > 0) == (row.verdict == "same direction")
     assert compared or table["verdict"].eq(CANNOT).all()
-    claims = pd.read_csv(file.with_name("claims.csv")).set_index("id")["verdict"]
+    claims = pd.read_csv(file.with_name("claims.csv"), keep_default_na=False).set_index("id")
     for claim, verdicts in table.groupby("claim")["verdict"]:
         ranks = ["contradicted", CANNOT, "undecided", "same direction", "holds"]
-        assert claims[claim] == next(verdict for verdict in ranks if verdict in set(verdicts))
+        own = next(verdict for verdict in ranks if verdict in set(verdicts))
+        others = [text.rpartition(" with ")[0] for text in claims.loc[claim, "other_seeds"].split("; ") if text]
+        changes = own != CANNOT and any(other not in (own, CANNOT) for other in others)
+        assert claims.loc[claim, "own_verdict"] == own
+        assert claims.loc[claim, "verdict"] == ("undecided" if changes else own)
 
 
 def test_the_cost_of_a_training_is_that_of_the_weights_at_hand(tmp_path):

@@ -137,6 +137,17 @@ def test_an_offset_is_the_same_in_all_frames_and_noise_is_not():
         assert (image.var(dim=1).amax() < 1e-9) == (world.var(dim=1).amax() < 1e-9) == is_same
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_stretching_changes_widths_and_depths_but_no_heights(kind):
+    still = {"speed": 1.0, **dict.fromkeys(("turn", "noise", "offset", "apart", "missing"), 0.0)}
+    was, now = (vary_landmarks([draw_rows(kind, 25)], torch.tensor([0]), kind, [0], torch.Generator().manual_seed(1),
+                               stretch=stretch, **still)[0] for stretch in (0.0, 0.1))
+    for before, after in zip(split_values(was, kind)[:2], split_values(now, kind)[:2]):
+        ratio = (after / before).flatten(0, -2)
+        assert (ratio.amax(0) - ratio.amin(0) < 1e-4).all(), "one factor for all points of a window"
+        assert abs(ratio[0, 1] - 1) < 1e-6 < abs(ratio[0, 0] - 1) < 0.11 and abs(ratio[0, 2] - 1) < 0.31
+
+
 def test_points_are_turned_clockwise_in_the_plane_of_the_picture():
     points = torch.tensor([[[1.0, 0, 5]]])
     torch.testing.assert_close(turn_points(points, torch.tensor([torch.pi / 2])), torch.tensor([[[0.0, 1, 5]]]))

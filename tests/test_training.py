@@ -135,7 +135,8 @@ def test_the_card_says_what_the_weights_are_and_how_to_feed_them(trained, splits
     ({"mean": [0.5]}, "mean must have at least 3 items after validation, not 1, found [0.5]"),
     ({"epohs": 1}, "epohs is unknown"), ({"size": 8, "window": 4}, "size must be greater than or equal to 32, found 8; "
      "window must be greater than or equal to 8, found 4"),
-    ({"architecture": "three_stream", "normalise": False}, "normalise must be true for three_stream")], ids=str)
+    ({"architecture": "three_stream", "normalise": False}, "normalise must be true for three_stream"),
+    ({"keep": "last", "choose_on": "testing"}, "choose_on must be 'validation' where keep is 'last'")], ids=str)
 def test_a_wrong_value_of_a_recipe_is_named_with_what_is_expected(wrong, words):
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         make_recipe(**wrong)

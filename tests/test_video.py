@@ -513,6 +513,13 @@ def test_a_matroska_file_that_is_cut_off_is_unreadable_where_its_size_is_stated(
             assert 8 < len(read(path)) == probe(path).frames < 32
 
 
+def test_a_segment_that_begins_where_the_first_bytes_end_has_an_unknown_size(tmp_path):
+    path = tmp_path / "clip.mkv"
+    for rest in range(12):
+        path.write_bytes((b"\0" * (4092 - rest) + b"\x18\x53\x80\x67\x01" + bytes(20))[:4096])
+        assert video._measure_segment(str(path)) == 1.0
+
+
 def test_a_file_with_sound_alone_is_unreadable(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:

@@ -315,7 +315,7 @@ def _measure_segment(name: str) -> float:
     """
     with open(name, "rb") as file:
         head, end = file.read(4096), file.seek(0, 2)
-    place = head.find(b"\x18\x53\x80\x67") + 4
+    place = head.find(b"\x18\x53\x80\x67", 0, -8) + 4  # with room for the number
     width = 9 - head[place].bit_length()  # bytes: width - 1 zeros and a 1 come before the number (RFC 8794, 4)
     unknown = (1 << 7 * width) - 1  # all of its bits are 1
     size = int.from_bytes(head[place:place + width]) & unknown

@@ -41,7 +41,7 @@ def add_difference(table: pd.DataFrame, published_clips: float | list[float] = n
 def summarise(predictions: pd.DataFrame, cards: list[dict], classes: list[str]) -> dict:
     """What both studies' tables say of a model: its input, its training and its score on the test clips.
 
-    `training` (nan where it was not measured) and `validation` are means of the folds' chosen epochs; low and high are
+    `training` (nan where it was not measured) and `validation` are means of the folds' kept epochs; low and high are
     the 95 % interval of clip_top1; at the end stands n (`count_units`).
     """
     own = score(predictions, classes)
@@ -56,7 +56,7 @@ def summarise(predictions: pd.DataFrame, cards: list[dict], classes: list[str]) 
 
 
 def compare_runs(results: dict, classes: list[str]) -> pd.DataFrame:
-    """One row a run of `train_runs`: validation (mean of the chosen epochs), reproduced top-1, low, high and n."""
+    """One row a run of `train_runs`: validation (mean of the kept epochs), reproduced top-1, low, high and n."""
     own = {"clip_top1": "reproduced", "clip_top1_low": "low", "clip_top1_high": "high", "clips": "clips",
            "performers": "performers"}
     table = pd.DataFrame([{"run": name, "validation": result.chosen["clip_top1"].mean(),

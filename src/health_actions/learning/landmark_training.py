@@ -8,7 +8,8 @@ from health_actions.learning.landmarks import WINDOW
 from health_actions.learning.training import compute_loss
 from health_actions.models.landmark_stream import LandmarkStream, join_parts, mirror_values, split_values
 
-OFFSET = {"hands": 0.07, "pose": 0.02}  # a hand at the neck is no hand at the head: bodies are varied less
+# The default of `offset`. Less for bodies: 0.07 of a trunk moves a hand from the neck to the head.
+OFFSET = {"hands": 0.07, "pose": 0.02}
 
 
 def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, mirrored: list[int],
@@ -53,7 +54,7 @@ def vary_landmarks(clips: list[torch.Tensor], labels: torch.Tensor, kind: str, m
     unit = (image[..., start, :2] - image[..., end, :2]).norm(dim=-1).flatten(1).nanmedian(dim=1).values.nan_to_num(0)
     offset, who, now = OFFSET[kind] if offset is None else offset, image.shape[2], torch.arange(WINDOW)
     wide = torch.stack([draw(-stretch, stretch).exp(), torch.ones(count), 1 + 3 * draw(-stretch, stretch)], dim=1)
-    image, world = image * widen(wide[:, :1], image), world * wide[:, None, None, None]
+    image, world = (points * wide[:, None, None, None] for points in (image, world))
     for deviation, frames in ((noise, WINDOW), (offset, 1)):
         shape = (count, frames, *image.shape[2:])
         image = image + torch.randn(shape, generator=generator) * widen(unit * deviation, image)

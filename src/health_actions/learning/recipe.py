@@ -68,9 +68,11 @@ class RecipeFields:
     label_smoothing: Share = 0.0  # share of the target that is spread over all classes
 
     @model_validator(mode="after")
-    def _check_streams(self):
+    def _check_together(self):
         if self.architecture == "three_stream" and not self.normalise:
             raise ValueError("normalise must be true for three_stream, which normalises its streams itself")
+        if self.keep == "last" and self.choose_on == "testing":
+            raise ValueError("choose_on must be 'validation' where keep is 'last', which chooses no epoch")
         return self
 
 

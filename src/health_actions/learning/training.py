@@ -214,7 +214,7 @@ def save_checkpoint(file: Path, state: dict) -> float:
 
 def finish_fold(fold: SimpleNamespace, network: nn.Module, kept: torch.Tensor | None, history: list[dict], best: dict,
                 seconds: float) -> None:
-    """Test and save a network with the weights of its best epoch; finished.json then says that the fold is done."""
+    """Test and save a network with the weights of its kept epoch; finished.json then says that the fold is done."""
     recipe, subsets = fold.recipe, dict(list(fold.splits.groupby("subset")))
     card = {
         **describe_model(recipe, fold.classes, read_settings(fold.frames_folder)),
@@ -305,7 +305,8 @@ def plan_run(name: str, run: Run, index: pd.DataFrame, resume_folder: Path, devi
     recipe = replace(recipe, precision=choose_precision(recipe.precision, device, network))
     clips = take_clips(run.splits, index)
     kept = features.prepare_features(recipe, clips, classes, frames_folder, resume_folder, device, network)
-    data = features.hash_text(clips.merge(run.splits).to_csv(index=False), json.dumps(read_settings(frames_folder)))
+    data = features.hash_text(clips.merge(run.splits, on="clip").to_csv(index=False),
+                              json.dumps(read_settings(frames_folder)))
     from_file = recipe.weights not in (None, "imagenet", "kinetics400")
     weights = features.hash_files(at_root(recipe.weights)) if from_file else ""
     key = features.hash_text(json.dumps(asdict(recipe)), str(classes), data, features.hash_code(), str(run.tested),

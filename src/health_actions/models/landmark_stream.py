@@ -23,8 +23,8 @@ TRUNK = [0, 7, 8, *range(11, 17), *range(23, 29)]  # nose, ears, shoulders, elbo
 TIPS = [4, 8, 12, 20]  # of thumb, index, middle and little finger
 LARGEST = 5.0  # standard deviations: no feature counts for more
 REACH = 8  # frames: a hand that is not found is taken to be where it is found within so many
-# How many heads convolve, and which of all heads answer. Trainings differ, so many answer for hands; on real hands the
-# linear one is worse in every round of docs/real_clips.md.
+# How many heads convolve, and which of all heads answer. Trainings differ, so many answer for hands. The linear one
+# does not: from round 2 of docs/real_clips.md on it is the worst on real hands.
 TEMPORAL, ANSWERING = {"hands": 9, "pose": 1}, {"hands": slice(1, None), "pose": slice(None)}
 
 

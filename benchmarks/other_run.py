@@ -1,0 +1,43 @@
+"""Whether verdicts depend on the seed: python -m benchmarks.other_run FOLDER.
+
+FOLDER is another clone of this project in which `make repro` ran after each `seed` of a training was changed in its
+params.yaml. What the networks and claims gave there is added to published/other_runs.yaml, with date, commit and
+processor. Notebook 25 compares this run with it.
+"""
+
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import typer
+import yaml
+
+from health_actions.paths import find_root, write_text
+
+
+def main(folder: Path) -> None:
+    """Add the run in `folder` to published/other_runs.yaml."""
+    made = folder / "build" / "claims" / "verdicts" / "run.yaml"
+    if not made.is_file():
+        raise typer.BadParameter(f"{made} is missing: run make repro in {folder} first")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True).stdout
+    file = find_root() / "published" / "other_runs.yaml"
+    runs = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
+    runs.append({"measured": datetime.date.today().isoformat(), "commit": commit.strip(),
+                 "processor": read_processor(), **yaml.safe_load(made.read_text(encoding="utf-8"))})
+    write_text(file, "# Whole runs with other seeds, as benchmarks/other_run.py added them; for notebook 25.\n"
+               + yaml.safe_dump(runs, sort_keys=False))
+    typer.echo(f"{len(runs)} runs in {file}")
+
+
+def read_processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")
+             ] if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    typer.run(main)
