@@ -19,6 +19,7 @@ from conftest import HANDWASH_CLASSES, ROOT
 from small import TWO_CORES, make_project, run, run_handwash, set_environment, shrink
 from test_weights import release
 
+from health_actions.figures.tables import FITTED
 from synthetic_clips.handwash import write_clips
 from synthetic_clips.ntu import write_clips as write_ntu_clips
 
@@ -68,6 +69,24 @@ def test_the_report_shows_every_table_figure_and_notebook(small_project, study, 
         if study == "handwash" else set())
     pages = sorted(path.name for path in (reports / "notebooks").iterdir())
     assert len(pages) == notebooks and all(f"{study}/notebooks/{page}" in index for page in pages)
+
+
+@pytest.mark.parametrize("study", ["handwash", "ntu"])
+def test_all_trainings_stand_in_one_table_that_leads_to_their_pages_and_back(small_project, study):
+    reports, build = small_project / "reports", small_project / "build" / study
+    table = read_table(small_project, study, "trainings")
+    assert len(table) == len({card.parents[1] for card in build.rglob("fold_*/card.json")})
+    for row in table.itertuples():
+        assert (row.fitted == "yes") == (row.training >= FITTED), row.network
+    index = (reports / "index.html").read_text()
+    section = index.partition(f'<section id="{study}-trainings">')[2].partition("</section>")[0]
+    links = re.findall(rf'<a href="({study}/notebooks/\S+\.html)">(\w+)</a>', section)
+    assert links == [(f"{study}/notebooks/{row.notebook}.html", row.network) for row in table.itertuples()]
+    copies = [name for name in set(table["notebook"]) if "_training_" in name]
+    pages = [(reports / study / "notebooks" / f"{name}.html").read_text() for name in copies]
+    assert pages and all(f"index.html#{study}-trainings" in page for page in pages)
+    notebooks = index.partition('<h2 id="notebooks">')[2].partition('<h2 id="stages">')[0]
+    assert notebooks.count(f'"#{study}-trainings"') == 1 and not [name for name in copies if name in notebooks]
 
 
 def test_every_table_and_figure_is_in_the_folder_of_its_notebook_and_names_the_cell_that_made_it(small_project):
