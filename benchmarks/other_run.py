@@ -1,8 +1,9 @@
 """Whether verdicts depend on the seed: python -m benchmarks.other_run FOLDER.
 
-FOLDER is another clone of this project in which `make repro` ran after each `seed` of a training was changed in its
-params.yaml. What the networks and claims gave there is added to published/other_runs.yaml, with date, commit and
-processor. Notebook 25 compares this run with it.
+FOLDER is another clone of the same commit in which `make repro` ran after the seeds of handwash.training, ntu.training
+and both landmark_training in its params.yaml were changed (not those of annotations, which draw the splits). What the
+networks and claims gave there is added to published/other_runs.yaml, with date, commit and processor. Notebook 25
+compares this run with it.
 """
 
 import datetime
@@ -21,11 +22,14 @@ def main(folder: Path) -> None:
     made = folder / "build" / "claims" / "verdicts" / "run.yaml"
     if not made.is_file():
         raise typer.BadParameter(f"{made} is missing: run make repro in {folder} first")
+    found = yaml.safe_load(made.read_text(encoding="utf-8"))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True).stdout
     file = find_root() / "published" / "other_runs.yaml"
-    runs = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
-    runs.append({"measured": datetime.date.today().isoformat(), "commit": commit.strip(),
-                 "processor": read_processor(), **yaml.safe_load(made.read_text(encoding="utf-8"))})
+    runs = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or []
+    if any(run["networks"] == found["networks"] for run in runs):
+        raise typer.BadParameter(f"this run is in {file} already")
+    runs.append({"measured": datetime.date.today().isoformat(), "commit": commit.strip() or "unknown",
+                 "processor": read_processor(), **found})
     write_text(file, "# Whole runs with other seeds, as benchmarks/other_run.py added them; for notebook 25.\n"
                + yaml.safe_dump(runs, sort_keys=False))
     typer.echo(f"{len(runs)} runs in {file}")

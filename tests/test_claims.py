@@ -8,8 +8,10 @@ from pathlib import Path
 
 import costs
 import numpy as np
+import other_run
 import pandas as pd
 import pytest
+import typer
 import yaml
 from conftest import ROOT
 from scipy import stats
@@ -209,19 +211,19 @@ def test_settings_that_are_the_papers_and_others(rule):
 
 
 @pytest.mark.parametrize(("others", "verdict"), [
-    ([], "holds"), (["holds", "holds"], "holds"), (["holds", "same direction"], "undecided"), ([CANNOT], "holds"),
-    (["contradicted"], "undecided")])
+    ([], "holds"), (["holds", "holds"], "holds"), (["holds", "same direction"], "same direction"), ([CANNOT], "holds"),
+    (["holds", "contradicted"], "undecided"), (["undecided"], "undecided")])
 def test_a_verdict_that_another_seed_changes_is_undecided(rule, others, verdict):
     assert rule["judge_runs"]("holds", others) == verdict
     assert rule["judge_runs"](CANNOT, others) == CANNOT
 
 
-def test_a_run_counts_where_its_networks_had_the_same_recipes_and_another_seed(rule, monkeypatch, tmp_path):
+def test_a_run_counts_where_its_networks_had_the_same_recipes_and_another_seed(rule, tmp_path):
     own = {"one": {"name": "one", "recipe": "a", "seed": 0}, "two": {"name": "two", "recipe": "b", "seed": 0}}
     own = {name: make_network(9) | facts for name, facts in own.items()} | {"best": make_network(9) | own["one"]}
     file = tmp_path / "other_runs.yaml"
     there = {"one": {"recipe": "a", "seed": 1, "top1": 0.5}, "two": {"recipe": "c", "seed": 1, "top1": 0.25}}
-    file.write_text(yaml.safe_dump([{"networks": {"ntu": there, "handwash": {}}, "verdicts": {"B1": "holds"}}]))
+    file.write_text(yaml.safe_dump([{"networks": {"ntu": there, "handwash": {}}, "verdicts": {}}]))
     names = run_cell("25", "def find_runs(", **rule | {
         "networks": {"ntu": own, "handwash": {}}, "other_runs": str(file), "output": str(tmp_path), "yaml": yaml,
         "at_root": Path, "write_text": lambda path, text: Path(path).write_text(text), "Markdown": str,
@@ -233,6 +235,76 @@ def test_a_run_counts_where_its_networks_had_the_same_recipes_and_another_seed(r
     for network in own.values():
         network["seed"] = 1
     assert names["find_runs"](["one"], "ntu") == {}, "the same seed says nothing new"
+
+
+@pytest.mark.parametrize(("change", "verdict"), [
+    (lambda here, there: None, "undecided"),
+    (lambda here, there: there["networks"]["ntu"]["one"].update(seed=0), "holds"),
+    (lambda here, there: there["networks"]["ntu"]["one"].update(recipe="of more epochs"), "holds"),
+    (lambda here, there: there["verdicts"].clear(), "holds"),
+    (lambda here, there: here.update(best="two"), "holds"),  # it was another network that was best there
+    (lambda here, there: here.update(least=0.95), "holds")],
+    ids=["same", "seed", "recipe", "not judged", "best", "test"])
+def test_a_claim_is_compared_with_runs_that_tested_the_same_networks_in_the_same_way(rule, tmp_path, change, verdict):
+    here, written = {"best": "one", "least": 0.5}, {}
+
+    def judge():
+        own = {name: make_network(9) | {"name": name, "recipe": name, "seed": 0} for name in ("one", "two")}
+        row = {"names": ["best"], "text": "best", "why": "", "verdict": "holds", "value": 0.6, "low": 0.5, "high": 0.7,
+               "clips": 100, "movements": 50, "performers": 8}
+        claim = {"id": "B1", "where": "", "claim": "", "showed": "", "shown": "", "tests": [{"range": here["least"]}]}
+        names = rule | {
+            "networks": {"ntu": own | {"best": own[here["best"]]}, "handwash": {}},
+            "comparisons": {("ntu", "B1"): [row]},
+            "claims": {"ntu": {"claims": [claim]}}, "compare_setting": lambda *_: {}, "yaml": yaml, "json": json,
+            "hash_text": hash_text, "output": "", "other_runs": str(tmp_path / "other_runs.yaml"), "at_root": Path,
+            "write_text": lambda path, text: written.update({path.name: text}), "Markdown": str,
+            "show_table": lambda table, **_: table}
+        for words in ("def find_runs(", "judged = []"):
+            names = run_cell("25", words, **names)
+        return names["judged"].iloc[0]
+
+    assert judge()["verdict"] == "holds" and judge()["same_with_other_seeds"] == ""
+    there = yaml.safe_load(written["run.yaml"])
+    there["networks"]["ntu"]["one"]["seed"], there["verdicts"]["B1"]["verdict"] = 1, "contradicted"
+    change(here, there)
+    (tmp_path / "other_runs.yaml").write_text(yaml.safe_dump([there]))
+    judged = judge()
+    assert (judged["verdict"], judged["own_verdict"]) == (verdict, "holds")
+    assert judged["measured"].endswith("of this run alone: holds; contradicted with seed 1") == (verdict != "holds")
+    assert judged["same_with_other_seeds"] == ("no" if verdict != "holds" else "")
+
+
+@pytest.mark.parametrize(("same", "said"), [(["yes", "no", ""], "2 claims could be tested in this run and in one with "
+                                             "another seed; the verdict was the same for 1 of them."), (["", ""], "")])
+def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
+    folder = tmp_path / "build" / "claims" / "verdicts"
+    folder.mkdir(parents=True)
+    (folder / "sentences.txt").write_text("One.")
+    columns = ["study", "shown", "id", "where", "claim", "verdict", "showed", "measured", "clips"]
+    pd.DataFrame([dict.fromkeys(columns, "x") | {"same_with_other_seeds": one} for one in same]).to_csv(
+        folder / "claims.csv", index=False)
+    pd.DataFrame({"study": "ntu", "network": ["one", "two"], "here": [0.5, 0.4], **(
+        {"seed 1": [0.48, 0.5]} if said else {})}).to_csv(folder / "seeds.csv", index=False)
+    names = run_cell("21", "claims, sentences, spread", root=tmp_path, reports=tmp_path, pd=pd,
+                     write_text=lambda *_: None, origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
+    assert names["spread"] == (f"{said} Accuracies on test clips differ from this run's by 6.0 points in the median of "
+                               "all networks, by 10.0 at most." if said else "")
+
+
+def test_a_run_with_another_seed_is_added_once(tmp_path, monkeypatch):
+    made = tmp_path / "other" / "build" / "claims" / "verdicts" / "run.yaml"
+    (tmp_path / "published").mkdir()
+    monkeypatch.setattr(other_run, "find_root", lambda: tmp_path)
+    with pytest.raises(typer.BadParameter, match="run make repro in"):
+        other_run.main(tmp_path / "other")
+    made.parent.mkdir(parents=True)
+    made.write_text(yaml.safe_dump({"networks": {"ntu": {"one": {"seed": 1}}}, "verdicts": {}}))
+    other_run.main(tmp_path / "other")
+    [run] = yaml.safe_load((tmp_path / "published" / "other_runs.yaml").read_text())
+    assert run["networks"] == {"ntu": {"one": {"seed": 1}}} and run["processor"] and run["measured"]
+    with pytest.raises(typer.BadParameter, match="already"):
+        other_run.main(tmp_path / "other")
 
 
 def test_the_three_sentences_say_what_the_verdicts_are(rule):
@@ -255,7 +327,7 @@ def test_a_networks_training_accuracy_is_the_mean_of_its_folds():
         cards = [{"training": {"weights": None, "epochs": 5, "seed": seed, **changes}, "clip": {"size": 64},
                   "data": "x", "frames": 1, "scores": {"training_clip_top1": share}} for share in (0.9, 0.7)]
         names = run_cell("25", "def read_network(", np=np, json=json, hash_text=hash_text,
-                         read_cards=lambda folder: cards)
+                         read_cards=lambda folder: cards, at_root=Path)
         return names["read_network"](Path("c3d"))
 
     network = read()

@@ -68,6 +68,9 @@ def build_backbone(name: str, pretrained: str | None) -> nn.Module:
     if pretrained:
         weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
         load_from_hub(network, weights, f"ImageNet weights of {name}")
+    for block in [] if pretrained else network.modules():
+        if isinstance(block, torchvision.models.resnet.Bottleneck):
+            nn.init.constant_(block.bn3.weight, 0.25)  # begins close to its shortcut, as `resnet3d.Bottleneck`
     if name == "densenet121":
         *blocks, transition, _, _ = network.features
         return nn.Sequential(*blocks, *list(transition)[:-1])  # without the transition's pooling

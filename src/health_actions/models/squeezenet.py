@@ -44,7 +44,7 @@ class SqueezeNet(Network3d):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv3d(inputs, num_classes, 1), nn.ReLU(), GlobalMean())
         self.initialise()
         nn.init.normal_(self.classifier[1].weight, std=0.01)
-        nn.init.ones_(self.classifier[1].bias)  # a class whose logit falls to 0 on all clips never learns again
+        nn.init.ones_(self.classifier[1].bias)  # at 0, a class soon has a logit of 0 on all clips, and never learns
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (batch, 3, frames, size, size) -> logits (batch, num_classes)."""
