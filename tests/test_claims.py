@@ -251,7 +251,7 @@ def test_a_claim_is_compared_with_runs_that_tested_the_same_networks_in_the_same
     def judge():
         own = {name: make_network(9) | {"name": name, "recipe": name, "seed": 0} for name in ("one", "two")}
         row = {"names": ["best"], "text": "best", "why": "", "verdict": "holds", "value": 0.6, "low": 0.5, "high": 0.7,
-               "clips": 100, "movements": 50, "performers": 8}
+               "clips": 100, "movements": 50, "performers": 8, "range": [0, np.inf]}
         claim = {"id": "B1", "where": "", "claim": "", "showed": "", "shown": "", "tests": [{"range": here["least"]}]}
         names = rule | {
             "networks": {"ntu": own | {"best": own[here["best"]]}, "handwash": {}},
@@ -376,7 +376,8 @@ def test_a_claim_names_what_exists_and_has_the_papers_numbers(study, claim):
         f"batch {batch}, rate {rate}" for batch in settings["batch_sizes"] for rate in settings["learning_rates"])}
     for test in claim["tests"]:
         kinds = {"order", "first", "chance", "gap", "second", "recall", "mixed", "rises"} & set(test)
-        assert len(kinds) == 1 and set(test) <= kinds | {"over", "of", "less", "by", "file", "range", "optional"}
+        assert len(kinds) == 1 and set(test) <= kinds | {"over", "of", "less", "by", "file", "range", "optional",
+                                                        "unfitted"}
         for name in [*sum((test.get(kind, []) for kind in ("order", "chance", "gap", "second")), []),
                      *([test["of"]] if "of" in test else [])]:
             assert name.partition("/")[0] in models or name in runs, name
