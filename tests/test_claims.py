@@ -210,6 +210,20 @@ def test_settings_that_are_the_papers_and_others(rule):
         assert rule["compare_setting"]([own["name"]], "ntu", {})["weights"] == text
 
 
+def test_an_unfitted_network_counts_where_the_claim_is_about_what_a_setting_reaches(rule):
+    known = {"rate 0.01": make_network(9, name="net", training=0.4)}
+    assert rule["say_why_not"](["rate 0.01"], known, ACTIONS) == "rate 0.01 is not fitted (0.40 on its training clips)"
+    assert rule["say_why_not"](["rate 0.01"], known, ACTIONS, unfitted=True) == ""
+
+
+def test_a_comparison_says_where_its_claim_puts_the_value(rule):
+    row = {"text": "a - b", "value": -0.05, "low": -0.12, "high": 0.02, "range": [-0.1, 0.1]}
+    assert rule["describe_row"](row) == "a - b: -5.0 points (-12.0 to +2.0, claimed: -10 to 10)"
+    row = {"text": "recall of falling", "value": 0.98, "low": 0.9, "high": 1.0, "range": [0.95, np.inf]}
+    assert rule["describe_row"](row) == "recall of falling: 98.0 points (90.0 to 100.0, claimed: at least 95)"
+    assert "claimed" not in rule["describe_row"](row | {"range": [0, np.inf]})
+
+
 @pytest.mark.parametrize(("others", "verdict"), [
     ([], "holds"), (["holds", "holds"], "holds"), (["holds", "same direction"], "same direction"), ([CANNOT], "holds"),
     (["holds", "contradicted"], "undecided"), (["undecided"], "undecided")])
