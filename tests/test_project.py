@@ -357,10 +357,12 @@ def test_the_best_architecture_is_called_better_only_where_that_was_measured(wro
     tables = {name: answer_clips(count) for name, count in zip(("best", "other"), wrong)}
     pairs = compare_pairs(tables, [("best", other) for other in tables if other != "best"])
     table_1 = pd.DataFrame({"architecture": [*tables, "class_prior"], "low": [0.9, 0.05, 0.05][-len(tables) - 1:]})
-    text = say("04", "describe_best(pairs)", describe_best=describe_best, table_1=table_1, cards=tables, pairs=pairs,
-               best={"architecture": "best"}, classes=["a", "b"], list_mix_ups=list_mix_ups,
-               confusions=count_confusions(answer_clips(3), ["a", "b"]))
-    assert f"- Compared with best: {said}" in text and "class_prior" not in text
+    for training in (0.95, 0.85):
+        text = say("04", "describe_best(pairs)", describe_best=describe_best, table_1=table_1.assign(training=training),
+                   cards=tables, pairs=pairs, best={"architecture": "best"}, classes=["a", "b"], FITTED=FITTED,
+                   list_mix_ups=list_mix_ups, confusions=count_confusions(answer_clips(3), ["a", "b"]))
+        assert f"- Compared with best: {said}" in text and "class_prior" not in text
+        assert ("Grey rows" in text) == (training < FITTED)
 
 
 @pytest.mark.parametrize(("right", "seeds", "claimed"), [
