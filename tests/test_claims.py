@@ -336,12 +336,15 @@ def test_the_three_sentences_say_what_the_verdicts_are(rule):
     assert rule["summarise"](judged, False)[2] == "Medical actions: it holds in direction, not in size, that D is good."
 
 
-def test_a_networks_training_accuracy_is_the_mean_of_its_folds():
+def test_a_networks_training_accuracy_is_the_mean_of_its_folds(tmp_path, monkeypatch):
+    pretraining = {"weights": None, "epochs": 5}
+
     def read(seed=3, **changes):
         cards = [{"training": {"weights": None, "epochs": 5, "seed": seed, **changes}, "clip": {"size": 64},
                   "data": "x", "frames": 1, "scores": {"training_clip_top1": share}} for share in (0.9, 0.7)]
         names = run_cell("25", "def read_network(", np=np, json=json, hash_text=hash_text,
-                         read_cards=lambda folder: cards, at_root=Path)
+                         read_cards=lambda folder: cards if folder == Path("c3d") else [
+                             {"training": pretraining, "data": "y", "frames": 1}], at_root=Path)
         return names["read_network"](Path("c3d"))
 
     network = read()
@@ -349,6 +352,14 @@ def test_a_networks_training_accuracy_is_the_mean_of_its_folds():
     assert network == {"name": "c3d", "training": pytest.approx(0.8), "weights": "random", "pixels": 64, "epochs": 5,
                        "seed": 3}
     assert read(seed=4)["recipe"] == recipe != read(epochs=6)["recipe"], "a recipe is the same with another seed"
+    file, folder = tmp_path / "weights" / "kinetics.pth", tmp_path / "pretrained" / "fold_1"
+    for start in (file, folder / "card.json"):
+        start.parent.mkdir(parents=True)
+        start.touch()
+    assert read(weights=str(file))["recipe"] != recipe, "a file of released weights has no recipe of its own"
+    begun = read(weights=str(folder))
+    monkeypatch.setitem(pretraining, "epochs", 7)
+    assert read(weights=str(folder))["recipe"] != begun["recipe"], "another pretraining is another recipe"
 
 
 def test_clips_get_their_performer_and_whether_training_knew_them(tmp_path):
