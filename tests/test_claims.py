@@ -401,8 +401,7 @@ def test_a_claim_names_what_exists_and_has_the_papers_numbers(study, claim):
         f"batch {batch}, rate {rate}" for batch in settings["batch_sizes"] for rate in settings["learning_rates"])}
     for test in claim["tests"]:
         kinds = {"order", "first", "chance", "gap", "second", "recall", "mixed", "rises"} & set(test)
-        assert len(kinds) == 1 and set(test) <= kinds | {"over", "of", "less", "by", "file", "range", "optional",
-                                                        "unfitted"}
+        assert len(kinds) == 1 and set(test) <= kinds | {"over", "of", "less", "by", "file", "range", "optional"}
         for name in [*sum((test.get(kind, []) for kind in ("order", "chance", "gap", "second")), []),
                      *([test["of"]] if "of" in test else [])]:
             assert name.partition("/")[0] in models or name in runs, name
