@@ -224,6 +224,16 @@ def test_a_comparison_says_where_its_claim_puts_the_value(rule):
     assert "claimed" not in rule["describe_row"](row | {"range": [0, np.inf]})
 
 
+@pytest.mark.parametrize(("clips", "right", "verdict", "said"), [
+    (2, 20, "undecided", "claimed: at least 95; 16 clips cannot show it: at best 80.6 to 100.0)"),
+    (20, 20, "holds", "claimed: at least 95)"), (20, 18, "undecided", "claimed: at least 95)")])
+def test_a_claim_says_where_its_clips_are_too_few_for_it(rule, clips, right, verdict, said):
+    network = make_network({"falling_down": right})
+    network["answers"] = network["answers"].groupby(["performer", "class"]).head(clips).reset_index(drop=True)
+    found, [row] = decide(rule, {"a": network}, {"recall": ["falling_down"], "of": "a", "range": [0.95, np.inf]})
+    assert found == verdict and rule["describe_row"](row).endswith(said)
+
+
 @pytest.mark.parametrize(("others", "verdict"), [
     ([], "holds"), (["holds", "holds"], "holds"), (["holds", "same direction"], "same direction"), ([CANNOT], "holds"),
     (["holds", "contradicted"], "undecided"), (["undecided"], "undecided")])

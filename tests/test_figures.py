@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from health_actions.figures.pictures import overlay_saliency, show_snapshots, show_strips, take_squares
 from health_actions.figures.scores import plot_curves
 from health_actions.figures.style import plot_intervals, save_figure
+from health_actions.figures.tables import show_table
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +68,10 @@ def test_pictures_of_any_shape_stand_in_rows():
     assert len(show_snapshots({"a": list(frames), "none": []}).axes) == 2
     assert take_squares(frames, 3).shape == (3, 32, 32, 3)
     assert (take_squares(frames, 2) == frames[[0, 4], :, 8:40]).all()
+
+
+@pytest.mark.parametrize(("training", "heading", "grey"), [
+    ([192, 0], "training clips", False), ([0.95, 0.5], "on training clips", True)], ids=["counts", "shares"])
+def test_clips_in_training_are_counted_under_another_heading_than_the_share_that_is_right(training, heading, grey):
+    shown = show_table(pd.DataFrame({"fold": [1, 2], "training": training})).to_html()
+    assert f">{heading}</th>" in shown and ("gray" in shown) == grey

@@ -91,6 +91,8 @@ def test_clips_of_one_performer_count_together():
     assert (low, high) == bootstrap_interval(alike, people) and low < 0.2 and high > 0.8, "the same draws; n is six"
     assert bootstrap_interval(mixed, people) == wilson_interval(30, 60), "clips differ, performers do not"
     assert bootstrap_interval(mixed, range(60)) == wilson_interval(30, 60), "each clip by a performer of its own"
+    few = [True] * 7 + [False] * 3 + [True] * 5 + [False] * 5  # draws of two performers lie between 0.5 and 0.7
+    assert bootstrap_interval(few, people[:20]) == wilson_interval(12, 20), "as wide as for independent clips"
     assert bootstrap_interval(alike[:10], people[:10]) == wilson_interval(1, 1)
     assert bootstrap_interval(~alike[:20], people[:20]) == wilson_interval(0, 2)
     assert bootstrap_interval(mixed[:10], people[:10]) == wilson_interval(0.5, 1)
@@ -101,6 +103,8 @@ def test_clips_of_one_performer_count_together():
 def test_an_interval_over_performers_holds_the_share_and_lies_between_0_and_1(answers):
     right, people = np.concatenate(answers), np.repeat(range(len(answers)), list(map(len, answers)))
     low, high = bootstrap_interval(right, people)
+    least = wilson_interval(right.sum(), len(right))
+    assert low <= least[0] + 1e-12 and least[1] - 1e-12 <= high, "no narrower than that of independent clips"
     assert 0 <= low <= right.mean() + 1e-12 and right.mean() - 1e-12 <= high <= 1 and low < high
 
 

@@ -49,9 +49,8 @@ def draw_interval(rows) -> list[float]:
     """The interval over performers, from draws of its own."""
     right = group_right(rows)
     clips = [each for answers in right.values() for each in answers]
-    if len(right) == len(clips) or len({sum(answers) / len(answers) for answers in right.values()}) == 1:
-        is_mixed = len(right) > 1 and len(set(clips)) == 2  # clips differ, performers do not
-        return solve_wilson(sum(clips) / len(clips), len(clips) if is_mixed else len(right))
+    if len(right) in (1, len(clips)) or len(set(clips)) == 1:  # nothing tells how alike a performer's clips are
+        return solve_wilson(sum(clips) / len(clips), len(right))
     generator, shares = random.Random(1), []
     for _ in range(4000):
         drawn = generator.choices([*right.values()], k=len(right))
@@ -59,7 +58,8 @@ def draw_interval(rows) -> list[float]:
     shares.sort()
     count = len(right)  # few performers: farther out, by Student's t and the variance's count - 1
     outside = statistics.NormalDist().cdf(-math.sqrt(count / (count - 1)) * student.ppf(0.975, count - 1))
-    return [shares[round(3999 * outside)], shares[round(3999 * (1 - outside))]]
+    least = solve_wilson(sum(clips) / len(clips), len(clips))  # of as many independent clips
+    return [min(shares[round(3999 * outside)], least[0]), max(shares[round(3999 * (1 - outside))], least[1])]
 
 
 def count_patterns(first, second) -> tuple[float, float]:

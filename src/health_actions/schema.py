@@ -78,7 +78,8 @@ ANNOTATIONS = {"folds": Folds, "test_on": Literal["first_fold", "every_fold"], "
                "keep_duplicates": StrictBool, "shares": recipe.Three[Count] | None, "lists": str}
 STUDY = {"classes": Annotated[list[Class], Field(min_length=2)], "models": Some[Architecture],
          "reject": section(unknown_clips=Whole),
-         "landmark_training": section(epochs=Count, balance=Share, seed=Seed),
+         "landmark_training": section(epochs=Count, batch_size=Count, learning_rate=Rate, weight_decay=recipe.Number,
+                                      label_smoothing=Share, balance=Share, seed=Seed),
          "export": section(tolerance=Number, compared_clips=Count)}
 HANDWASH = section(
     **STUDY, rival=str, landmark_fusion=section(unknown_clips=Whole),

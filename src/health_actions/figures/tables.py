@@ -28,14 +28,18 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
     """A table for display.
 
     `low` and `high` become one column "95 % interval", `recall_low` and `recall_high` "95 % interval of recall". Models
-    that do not fit their training clips (column `training` below `FITTED`) are grey.
+    that do not fit their training clips (column `training` below `FITTED`) are grey. Where `training`, `validation` or
+    `testing` are whole numbers, they count clips.
 
     Args:
         table: as written to a CSV file; its index is not shown.
         words: column -> its name here, where the usual one is wrong.
     """
     shown = table.reset_index(drop=True)
-    grey = table["training"].to_numpy() < FITTED if "training" in table else [False] * len(table)
+    counts = {name: f"{name} clips" for name in ("training", "validation", "testing")
+              if name in table and pd.api.types.is_integer_dtype(table[name])}
+    words, is_scored = counts | words, "training" in table and "training" not in counts
+    grey = table["training"].to_numpy() < FITTED if is_scored else [False] * len(table)
     for low in [name for name in map(str, table.columns) if name == "low" or name.endswith("_low")]:
         high, measure = f"{low.removesuffix('low')}high", low.removesuffix("low").rstrip("_")
         if high not in shown:

@@ -129,10 +129,10 @@ def bootstrap_interval(right: Iterable, performers: Iterable) -> tuple[float, fl
     Each draw takes as many performers as there are, with replacement and with all their clips (a cluster bootstrap:
     Davison & Hinkley, 1997, 3.8); for the percentiles see `expand_percentiles`. Of no clips it is nan.
 
-    Where all performers have one share, draws do not differ, and the interval is Wilson's. Where clips differ and
-    performers do not, its n is the number of clips: they vary no less than independent ones (a design effect of 1; Korn
-    & Graubard, 1998). Where no clip differs (a share of 0 or 1), or there is one performer, nothing tells how alike a
-    performer's clips are: n is the number of performers. Where no performer has two clips, both are the same.
+    It is never narrower than Wilson's of as many independent clips: clips of one performer vary no less than these (a
+    design effect of 1 at least; Korn & Graubard, 1998), and draws of few performers differ too little. Where no clip
+    differs (a share of 0 or 1), or there is one performer, nothing tells how alike a performer's clips are: it is
+    Wilson's of as many trials as there are performers, as where each clip is of another performer.
 
     Args:
         right: of each clip, whether it counts.
@@ -140,13 +140,13 @@ def bootstrap_interval(right: Iterable, performers: Iterable) -> tuple[float, fl
     """
     clips = pd.DataFrame({"right": np.asarray(right, float), "performer": np.asarray(performers)})
     sums, counts = clips.groupby("performer")["right"].agg(["sum", "size"]).to_numpy(float).T
-    if len(counts) in (0, len(clips)) or np.ptp(sums / counts) == 0:
-        share = clips["right"].mean()
-        count = len(clips) if 0 < share < 1 and len(counts) > 1 else len(counts)
-        return wilson_interval(share * count, count)
+    share = clips["right"].mean()
+    if len(counts) in (0, 1, len(clips)) or share in (0, 1):
+        return wilson_interval(share * len(counts), len(counts))
     drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), 2000)
     low, high = np.percentile(drawn @ sums / (drawn @ counts), expand_percentiles(len(counts)))
-    return float(low), float(high)
+    least = wilson_interval(sums.sum(), len(clips))
+    return float(min(low, least[0])), float(max(high, least[1]))
 
 
 def expand_percentiles(performers: int) -> tuple[float, float]:
