@@ -5,6 +5,7 @@ import json
 import re
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import costs
 import numpy as np
@@ -299,7 +300,20 @@ def test_a_claim_is_compared_with_runs_that_tested_the_same_networks_in_the_same
     assert judged["same_with_other_seeds"] == ("no" if verdict != "holds" else "")
 
 
-@pytest.mark.parametrize(("same", "said"), [(["yes", "no", ""], "2 claims could be tested in this run and in one with "
+def test_other_seeds_stand_behind_the_interval_of_this_run():
+    rows = pd.DataFrame({"model": "one", "start": ["scratch", "pretrained"], "clip_top1": [0.4, 0.5], "low": 0.3,
+                         "high": 0.6, "clip_top2": 0.7, "clips": 9, "performers": 3})
+    tables = {}
+    for known in ({}, {("ntu", "one/pretrained"): "0.480"}):
+        build = run_cell("21", "def list_networks(", repeated=known, pd=SimpleNamespace(
+            DataFrame=pd.DataFrame, read_csv=lambda _: pd.DataFrame({"model": ["one"], "published_top1": 0.8})))
+        tables[len(known)], _ = build["list_networks"](Path("x"), rows)
+    assert list(tables[0])[3:7] == ["pretrained", "low", "high", "top-2"]
+    assert list(tables[1])[3:8] == ["pretrained", "low", "high", "from scratch, other seeds", "pretrained, other seeds"]
+    assert tables[1].iloc[0, 6:8].tolist() == ["-", "0.480"]
+
+
+@pytest.mark.parametrize(("same", "said"), [(["yes", "no", ""], "2 claims could be tested in this run and with "
                                              "another seed; the verdict was the same for 1 of them."), (["", ""], "")])
 def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
     folder = tmp_path / "build" / "claims" / "verdicts"
@@ -313,7 +327,8 @@ def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
     names = run_cell("21", "claims, sentences, spread", root=tmp_path, reports=tmp_path, pd=pd,
                      write_text=lambda *_: None, origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
     assert names["spread"] == (f"{said} Accuracies on test clips differ from this run's by 6.0 points in the median of "
-                               "all networks, by 10.0 at most." if said else "")
+                               "the networks that were compared, by 10.0 at most." if said else "")
+    assert names["repeated"] == ({("ntu", "one"): "0.480", ("ntu", "two"): "0.500"} if said else {})
 
 
 def test_a_run_with_another_seed_is_added_once(tmp_path, monkeypatch):

@@ -381,7 +381,7 @@ def test_a_legacy_switch_has_an_effect_only_beyond_seeds_and_by_the_test(right, 
                results={name: SimpleNamespace(predictions=table) for name, table in tables.items()},
                usable=range(9), splits=pd.DataFrame({"clip": range(8)}))
     assert f"Effects claimed: {claimed}" in text and "With 8 performers no p below 0.031 is possible.\n" in text
-    assert f"reach 0 points to each side in the median ({most} at most):" in text
+    assert f"reach 0 points to each side in the median ({most} at most)." in text
 
 
 @pytest.mark.parametrize(("wrong", "said"), [
