@@ -23,7 +23,8 @@ def main(folder: Path) -> None:
     if not made.is_file():
         raise typer.BadParameter(f"{made} is missing: run make repro in {folder} first")
     found = yaml.safe_load(made.read_text(encoding="utf-8"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True).stdout
+    asked = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(asked, cwd=folder, capture_output=True, text=True).stdout
     file = find_root() / "published" / "other_runs.yaml"
     runs = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or []
     if any(run["networks"] == found["networks"] for run in runs):

@@ -327,7 +327,8 @@ def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
     names = run_cell("21", "claims, sentences, spread", root=tmp_path, reports=tmp_path, pd=pd,
                      write_text=lambda *_: None, origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
     assert names["spread"] == (f"{said} Accuracies on test clips differ from this run's by 6.0 points in the median of "
-                               "the networks that were compared, by 10.0 at most." if said else "")
+                               "all networks and settings, by 10.0 at most. Not compared, since not the same networks "
+                               "fit their training clips in both: x." if said else "")
     assert names["repeated"] == ({("ntu", "one"): "0.480", ("ntu", "two"): "0.500"} if said else {})
 
 
