@@ -17,20 +17,26 @@ CHROMIUM = $(shell command -v chromium chromium-browser google-chrome "/Applicat
 repro: clips mend
 	@linked=$$(find data/handwash/ data/ntu/ -type l -exec test -d {} \; -print 2> /dev/null | cut -d/ -f2 | sort -u); \
 	  test -z "$$linked" || dvc repro --force --single-item $$(printf "%s_frames " $$linked)
-	@test -z "$(TOGETHER)" -o -e build/notebooks/21_report.ipynb || $(MAKE) --no-print-directory --keep-going -j 2 $(TOGETHER) || true
+	@test -z "$(TOGETHER)" -o -e build/notebooks/21_report.ipynb || { dvc repro handwash_frames ntu_frames || true; \
+	  for lanes in "$(TOGETHER)" "$(TOGETHER:study-%=both-%)"; do \
+	    $(MAKE) --no-print-directory --keep-going -j 2 $$lanes || true; done; }
 	dvc repro
 	@echo "The report is reports/index.html"
 
-# dvc runs one stage after the other. In a first run each study gets a dvc of its own (one GPU is not shared), study A
-# with half of the cores. Study B is longer: it may take all, so that no core waits. It starts later, since dvc lets one at
-# a time look at data/. What they leave undone, and what needs both studies, is done by the dvc that follows, which also
-# says what fails.
+# dvc runs one stage after the other. In a first run, once frames are there, each study gets a dvc of its own (one GPU is
+# not shared); so do then the stages that need both studies. Study B starts later, since dvc lets one at a time look at
+# data/. What they leave undone is done by the dvc that follows, which also says what fails. Processes have half of the
+# cores as threads, so that the studies do not wait for each other.
 TOGETHER = $(if $(shell command -v nvidia-smi),,study-handwash study-ntu)
-PAUSE = 60
+NEED_BOTH = ^reject\|^landmark_fusion
+PAUSE = 30
+export HALF = $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
 study-%:
-	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -v "^reject\|^landmark_fusion"); \
-	  half=$$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)); test $* = handwash || sleep $(PAUSE); test -z "$$stages" || \
-	  OMP_NUM_THREADS=$$half $(if $(filter handwash,$*),LOKY_MAX_CPU_COUNT=$$half) dvc --wait-for-lock repro $$stages
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -v "$(NEED_BOTH)"); \
+	  test $* = handwash || sleep $(PAUSE); test -z "$$stages" || OMP_NUM_THREADS=$$HALF dvc --wait-for-lock repro $$stages
+both-%:
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep "$(NEED_BOTH)" | grep $*); \
+	  test -z "$$stages" || OMP_NUM_THREADS=$$HALF dvc --wait-for-lock repro --single-item $$stages
 
 # A copy without .git, as from a ZIP file: dvc asks for one unless it is told.
 scm: .venv/.ready

@@ -141,14 +141,18 @@ def test_repro_ends_as_if_dvc_had_not_been_killed_while_it_wrote_its_files(proje
 
 @pytest.mark.slow
 def test_repro_runs_both_studies_at_once_and_then_what_needs_both(project):
-    wait = "touch build/{} && for _ in $(seq 300); do test -e build/{} && exit 0; sleep 0.1; done; exit 1"
-    stages = {"handwash_frames": {"cmd": wait.format("one", "two"), "outs": ["build/one"]},
-              "ntu_frames": {"cmd": wait.format("two", "one"), "outs": ["build/two"]},
-              "reject": {"matrix": {"study": ["ntu"]}, "cmd": "cat build/one build/two > build/three",
-                         "deps": ["build/one", "build/two"], "outs": ["build/three"]}}
+    def wait(own, first, second):
+        return (f"touch build/{own} && for _ in $(seq 300); do test -e build/{first} -a -e build/{second} && exit 0; "
+                "sleep 0.1; done; exit 1")
+
+    stages = {"handwash_frames": {"cmd": "touch build/zero", "outs": ["build/zero"]},
+              "handwash_training": {"cmd": wait("one", "one", "two"), "deps": ["build/zero"], "outs": ["build/one"]},
+              "ntu_training": {"cmd": wait("two", "one", "two"), "outs": ["build/two"]},
+              "reject": {"matrix": {"study": ["handwash", "ntu"]}, "cmd": wait("${item.study}", "handwash", "ntu"),
+                         "deps": ["build/one", "build/two"], "outs": ["build/${item.study}"]}}
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     done = make(project, "repro", "PAUSE=1")
-    assert done.returncode == 0 and (project / "build/three").exists(), done.stderr
+    assert done.returncode == 0 and (project / "build/ntu").exists(), done.stderr
     assert run(project, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
     (project / "build/one").unlink()
     stages["handwash_frames"]["cmd"] = "false"

@@ -36,8 +36,9 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
         words: column -> its name here, where the usual one is wrong.
     """
     shown = table.reset_index(drop=True)
-    counts = {name: f"{name} clips" for name in ("training", "validation", "testing")
-              if name in table and pd.api.types.is_integer_dtype(table[name])}
+    counts = {name: f"{subset} clips" for name, subset in (
+        ("training", "training"), ("validation", "validation"), ("testing", "test"))
+        if name in table and pd.api.types.is_integer_dtype(table[name])}
     words, is_scored = counts | words, "training" in table and "training" not in counts
     grey = table["training"].to_numpy() < FITTED if is_scored else [False] * len(table)
     for low in [name for name in map(str, table.columns) if name == "low" or name.endswith("_low")]:
