@@ -49,7 +49,7 @@ mend: scm
 	@cut() { dvc stage list 2>&1 | grep -q "dvc.lock' "; }; ! { cut && sleep 2 && cut; } || { \
 	  echo "dvc.lock was cut off: taking the committed one"; git checkout -q -- dvc.lock 2> /dev/null || rm dvc.lock; }
 
-# Within 6 minutes on two cores: units, properties, one small run of both studies, the pages in a browser.
+# Minutes on two cores (README): units, properties, one small run of both studies, the pages in a browser.
 test: .venv/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 

@@ -1,9 +1,9 @@
 """Whether verdicts depend on the seed: python -m benchmarks.other_run FOLDER.
 
-FOLDER is another clone of the same commit in which `make repro` ran after the seeds of handwash.training, ntu.training
-and both landmark_training in its params.yaml were changed (not those of annotations, which draw the splits). What the
-networks and claims gave there is added to published/other_runs.yaml, with date, commit and processor. Notebook 25
-compares this run with it.
+FOLDER is another clone of the same commit. In its params.yaml, section `published`, the seeds of handwash.training,
+ntu.training and both landmark_training were changed (not those of annotations, which draw the splits). Then `make
+repro` ran there, on this machine. What networks and claims gave is added to published/other_runs.yaml, with today's
+date, the commit and the processor. Notebook 25 compares this run with it.
 """
 
 import datetime
@@ -23,17 +23,24 @@ def main(folder: Path) -> None:
     if not made.is_file():
         raise typer.BadParameter(f"{made} is missing: run make repro in {folder} first")
     found = yaml.safe_load(made.read_text(encoding="utf-8"))
-    asked = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(asked, cwd=folder, capture_output=True, text=True).stdout
+    changed = ask_git(folder, "status", "--porcelain", ".", ":!params.yaml", ":!dvc.lock", ":!reports")
+    if changed:
+        raise typer.BadParameter(f"{folder} differs from its commit in more than params.yaml and results: {changed}")
     file = find_root() / "published" / "other_runs.yaml"
     runs = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or []
     if any(run["networks"] == found["networks"] for run in runs):
         raise typer.BadParameter(f"this run is in {file} already")
-    runs.append({"measured": datetime.date.today().isoformat(), "commit": commit.strip() or "unknown",
+    runs.append({"measured": datetime.date.today().isoformat(),
+                 "commit": ask_git(folder, "rev-parse", "--short", "HEAD") or "unknown",
                  "processor": read_processor(), **found})
     write_text(file, "# Whole runs with other seeds, as benchmarks/other_run.py added them; for notebook 25.\n"
                + yaml.safe_dump(runs, sort_keys=False))
     typer.echo(f"{len(runs)} runs in {file}")
+
+
+def ask_git(folder: Path, *command: str) -> str:
+    """What git prints in a folder; empty where it fails."""
+    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True).stdout.strip()
 
 
 def read_processor() -> str:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
@@ -327,8 +328,8 @@ def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
     names = run_cell("21", "claims, sentences, spread", root=tmp_path, reports=tmp_path, pd=pd,
                      write_text=lambda *_: None, origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
     assert names["spread"] == (f"{said} Accuracies on test clips differ from this run's by 6.0 points in the median of "
-                               "all networks and settings, by 10.0 at most. Not compared, since not the same networks "
-                               "fit their training clips in both: x." if said else "")
+                               "all networks and settings, by 10.0 at most. Without a counterpart, since they "
+                               "could not be tested in both or compare other networks there: x." if said else "")
     assert names["repeated"] == ({("ntu", "one"): "0.480", ("ntu", "two"): "0.500"} if said else {})
 
 
@@ -340,9 +341,20 @@ def test_a_run_with_another_seed_is_added_once(tmp_path, monkeypatch):
         other_run.main(tmp_path / "other")
     made.parent.mkdir(parents=True)
     made.write_text(yaml.safe_dump({"networks": {"ntu": {"one": {"seed": 1}}}, "verdicts": {}}))
+    for command in ("init -q", "add params.yaml code.py", "-c user.name=a -c user.email=a@b.c commit -qm a"):
+        for name in ("params.yaml", "code.py"):
+            (tmp_path / "other" / name).touch()
+        subprocess.run(["git", *command.split()], cwd=tmp_path / "other", check=True)
+    (tmp_path / "other" / ".gitignore").write_text("*\n")
+    for name in ("params.yaml", "code.py"):
+        (tmp_path / "other" / name).write_text("seed: 1")
+    with pytest.raises(typer.BadParameter, match="more than params.yaml and results: M code.py"):
+        other_run.main(tmp_path / "other")
+    (tmp_path / "other" / "code.py").write_text("")
     other_run.main(tmp_path / "other")
     [run] = yaml.safe_load((tmp_path / "published" / "other_runs.yaml").read_text())
     assert run["networks"] == {"ntu": {"one": {"seed": 1}}} and run["processor"] and run["measured"]
+    assert re.fullmatch("[0-9a-f]{7,}", run["commit"])
     with pytest.raises(typer.BadParameter, match="already"):
         other_run.main(tmp_path / "other")
 
