@@ -11,32 +11,34 @@ export DVC_NO_ANALYTICS = 1
 unexport PYTHONDONTWRITEBYTECODE
 CHROMIUM = $(shell command -v chromium chromium-browser google-chrome "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" | head -n 1)
 
-.PHONY: repro scm mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
+.PHONY: repro frames scm mend test test-all lab app verify pdf readme bench growth faults times clips clean lock
 
 # dvc does not look behind links to folders of clips: such clips are looked at each time.
 repro: clips mend
 	@linked=$$(find data/handwash/ data/ntu/ -type l -exec test -d {} \; -print 2> /dev/null | cut -d/ -f2 | sort -u); \
 	  test -z "$$linked" || dvc repro --force --single-item $$(printf "%s_frames " $$linked)
-	@test -z "$(TOGETHER)" -o -e build/notebooks/21_report.ipynb || { dvc repro handwash_frames ntu_frames || true; \
-	  for lanes in "$(TOGETHER)" "$(TOGETHER:study-%=both-%)"; do \
-	    $(MAKE) --no-print-directory --keep-going -j 2 $$lanes || true; done; }
+	@test -z "$(TOGETHER)" -o -e build/notebooks/21_report.ipynb || \
+	  for goals in frames "$(TOGETHER)" "$(TOGETHER:study-%=both-%)"; do \
+	    $(MAKE) --no-print-directory --keep-going -j 2 $$goals || test "$$goals" = frames || break; done
 	dvc repro
 	@echo "The report is reports/index.html"
 
-# dvc runs one stage after the other. In a first run, once frames are there, each study gets a dvc of its own (one GPU is
-# not shared); so do then the stages that need both studies. Study B starts later, since dvc lets one at a time look at
-# data/. What they leave undone is done by the dvc that follows, which also says what fails. Processes have half of the
-# cores as threads, so that the studies do not wait for each other.
+# dvc runs one stage after the other. So a first run makes the frames, then starts a dvc for each study, then one for each
+# study's stages that need both. With a GPU it does not, since one GPU is not shared. Study B starts later: dvc lets one
+# process at a time check data/. The last dvc does what is left, and says what fails. A notebook computes with half of the
+# cores; its trainings start a process for each core.
 TOGETHER = $(if $(shell command -v nvidia-smi),,study-handwash study-ntu)
-NEED_BOTH = ^reject\|^landmark_fusion
+NEED_BOTH = ^(reject|landmark_fusion)
 PAUSE = 30
-export HALF = $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
+HALF = $(shell echo $$((($$(getconf _NPROCESSORS_ONLN) + 1) / 2)))
+frames:
+	@dvc repro --keep-going handwash_frames ntu_frames
 study-%:
-	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -v "$(NEED_BOTH)"); \
-	  test $* = handwash || sleep $(PAUSE); test -z "$$stages" || OMP_NUM_THREADS=$$HALF dvc --wait-for-lock repro $$stages
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep $* | grep -Ev "$(NEED_BOTH)"); \
+	  test $* = handwash || sleep $(PAUSE); test -z "$$stages" || OMP_NUM_THREADS=$(HALF) dvc --wait-for-lock repro $$stages
 both-%:
-	@stages=$$(dvc stage list --name-only 2> /dev/null | grep "$(NEED_BOTH)" | grep $*); \
-	  test -z "$$stages" || OMP_NUM_THREADS=$$HALF dvc --wait-for-lock repro --single-item $$stages
+	@stages=$$(dvc stage list --name-only 2> /dev/null | grep -E "$(NEED_BOTH)" | grep $*); \
+	  test -z "$$stages" || OMP_NUM_THREADS=$(HALF) dvc --wait-for-lock repro --single-item $$stages
 
 # A copy without .git, as from a ZIP file: dvc asks for one unless it is told.
 scm: .venv/.ready

@@ -1,6 +1,6 @@
 """Minutes that the training of each network in build/ took, as .resume/ keeps them: `python -m benchmarks.costs`.
 
-Of one process, while as many as the machine has cores ran side by side on a thread each: about core-minutes. Trainings
+By the clock: in a first run both studies share the cores, so a training may take twice its core-minutes. Trainings
 of Tables 2 to 4 and of notebooks 9 and 10 keep no weights and are not among them.
 """
 

@@ -40,7 +40,7 @@ def kill(process: subprocess.Popen, *, whole: bool) -> None:
 
 
 def repro(*targets: str) -> list[str]:
-    """What `make repro` does, without pulling the embedded clips."""
+    """How `make repro` mends what a kill left, and its last dvc; without fetching the embedded clips."""
     mend = f'make -s -o .venv/.ready -f "{ROOT}/Makefile" BIN="{BIN}" mend'
     return ["sh", "-c", f'{mend} && exec dvc repro "$@"', "sh", *targets]
 

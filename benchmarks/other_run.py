@@ -1,6 +1,6 @@
 """Whether verdicts depend on the seed: python -m benchmarks.other_run FOLDER.
 
-FOLDER is another clone of the same commit. In its params.yaml, section `published`, the seeds of handwash.training,
+FOLDER is another clone. In its params.yaml, section `published`, the seeds of handwash.training,
 ntu.training and both landmark_training were changed (not those of annotations, which draw the splits). Then `make
 repro` ran there, on this machine. What networks and claims gave is added to published/other_runs.yaml, with today's
 date, the commit and the processor. Notebook 25 compares this run with it.
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
     if any(run["networks"] == found["networks"] for run in runs):
         raise typer.BadParameter(f"this run is in {file} already")
     runs.append({"measured": datetime.date.today().isoformat(),
-                 "commit": ask_git(folder, "rev-parse", "--short", "HEAD") or "unknown",
+                 "commit": ask_git(folder, "rev-parse", "--short", "HEAD"),
                  "processor": read_processor(), **found})
     write_text(file, "# Whole runs with other seeds, as benchmarks/other_run.py added them; for notebook 25.\n"
                + yaml.safe_dump(runs, sort_keys=False))
@@ -39,8 +39,11 @@ def main(folder: Path) -> None:
 
 
 def ask_git(folder: Path, *command: str) -> str:
-    """What git prints in a folder; empty where it fails."""
-    return subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True).stdout.strip()
+    """What git prints in a folder."""
+    done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise typer.BadParameter(f"{folder} is not a clone: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def read_processor() -> str:

@@ -325,11 +325,14 @@ def test_the_report_says_how_far_other_seeds_agree(tmp_path, same, said):
         folder / "claims.csv", index=False)
     pd.DataFrame({"study": "ntu", "network": ["one", "two"], "here": [0.5, 0.4], **(
         {"seed 1": [0.48, 0.5]} if said else {})}).to_csv(folder / "seeds.csv", index=False)
+    written = {}
     names = run_cell("21", "claims, sentences, spread", root=tmp_path, reports=tmp_path, pd=pd,
-                     write_text=lambda *_: None, origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
+                     write_text=lambda file, text: written.update({file.name: text}),
+                     origins={tmp_path / "claims" / "25_claims" / "comparisons.csv": {}})
     assert names["spread"] == (f"{said} Accuracies on test clips differ from this run's by 6.0 points in the median of "
                                "all networks and settings, by 10.0 at most. Without a counterpart, since they "
                                "could not be tested in both or compare other networks there: x." if said else "")
+    assert written["sentences.md"] == "- One.\n"
     assert names["repeated"] == ({("ntu", "one"): "0.480", ("ntu", "two"): "0.500"} if said else {})
 
 
@@ -341,9 +344,11 @@ def test_a_run_with_another_seed_is_added_once(tmp_path, monkeypatch):
         other_run.main(tmp_path / "other")
     made.parent.mkdir(parents=True)
     made.write_text(yaml.safe_dump({"networks": {"ntu": {"one": {"seed": 1}}}, "verdicts": {}}))
+    with pytest.raises(typer.BadParameter, match="is not a clone"):
+        other_run.main(tmp_path / "other")
+    for name in ("params.yaml", "code.py"):
+        (tmp_path / "other" / name).touch()
     for command in ("init -q", "add params.yaml code.py", "-c user.name=a -c user.email=a@b.c commit -qm a"):
-        for name in ("params.yaml", "code.py"):
-            (tmp_path / "other" / name).touch()
         subprocess.run(["git", *command.split()], cwd=tmp_path / "other", check=True)
     (tmp_path / "other" / ".gitignore").write_text("*\n")
     for name in ("params.yaml", "code.py"):

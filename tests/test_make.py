@@ -143,9 +143,10 @@ def test_repro_ends_as_if_dvc_had_not_been_killed_while_it_wrote_its_files(proje
 def test_repro_runs_both_studies_at_once_and_then_what_needs_both(project):
     def wait(own, first, second):
         return (f"touch build/{own} && for _ in $(seq 300); do test -e build/{first} -a -e build/{second} && exit 0; "
-                "sleep 0.1; done; exit 1")
+                f"sleep 0.1; done; rm build/{own}; exit 1")
 
-    stages = {"handwash_frames": {"cmd": "touch build/zero", "outs": ["build/zero"]},
+    stages = {"handwash_frames": {"cmd": "echo $PPID > build/zero", "outs": ["build/zero"]},
+              "ntu_frames": {"cmd": "echo $PPID > build/nil", "outs": ["build/nil"]},
               "handwash_training": {"cmd": wait("one", "one", "two"), "deps": ["build/zero"], "outs": ["build/one"]},
               "ntu_training": {"cmd": wait("two", "one", "two"), "outs": ["build/two"]},
               "reject": {"matrix": {"study": ["handwash", "ntu"]}, "cmd": wait("${item.study}", "handwash", "ntu"),
@@ -153,6 +154,7 @@ def test_repro_runs_both_studies_at_once_and_then_what_needs_both(project):
     (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     done = make(project, "repro", "PAUSE=1")
     assert done.returncode == 0 and (project / "build/ntu").exists(), done.stderr
+    assert (project / "build/zero").read_text() == (project / "build/nil").read_text()  # of one dvc
     assert run(project, "dvc", "status").stdout.startswith("Data and pipelines are up to date")
     (project / "build/one").unlink()
     stages["handwash_frames"]["cmd"] = "false"
