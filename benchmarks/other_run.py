@@ -1,9 +1,9 @@
 """Whether verdicts depend on the seed: python -m benchmarks.other_run FOLDER.
 
-FOLDER is another clone. In its params.yaml, section `published`, the seeds of handwash.training,
-ntu.training and both landmark_training were changed (not those of annotations, which draw the splits). Then `make
-repro` ran there, on this machine. What networks and claims gave is added to published/other_runs.yaml, with today's
-date, the commit and the processor. Notebook 25 compares this run with it.
+FOLDER is another clone. In its params.yaml, section `published`, the seeds of handwash.training, ntu.training and both
+landmark_training were changed (not those of annotations, which draw the splits). Then `make repro` ran there, whole, on
+this machine. What networks and claims gave is added to published/other_runs.yaml, with today's date, the commit and the
+processor. Notebook 25 compares this run with it.
 """
 
 import datetime
