@@ -28,7 +28,7 @@ def set_environment(project: Path, cores: dict[str, str] = ONE_CORE) -> dict[str
 def run(project: Path, *command: str, check: bool = True, cores: dict[str, str] = ONE_CORE) -> str:
     """Run a command inside the small project as a terminal would; its output."""
     environment = set_environment(project, cores)
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=2300)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=4900)
     assert done.returncode == 0 or not check, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -14,7 +14,7 @@ def shrink_to_three_classes(params: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_stages_killed_at_random_moments_end_with_the_same_bytes(data_folder, tmp_path):
     whole, killed = (make_project(tmp_path / name / "project", shrink_to_three_classes) for name in ("whole", "killed"))
     for project in (whole, killed):

@@ -23,7 +23,7 @@ from health_actions.figures.tables import FITTED
 from synthetic_clips.handwash import write_clips
 from synthetic_clips.ntu import write_clips as write_ntu_clips
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3000)
 CONTENTS = yaml.safe_load((ROOT / "notebooks" / "21_report.yaml").read_text())
 UNUSABLE = {"cut_off.mp4": "not a video", "text.mp4": "not a video", "zero.mp4": "empty file", "five.mp4": "too short"}
 # Study A: errors of the paper's kinds, or others in their place. Study B: of eight networks two are trained.
@@ -220,6 +220,7 @@ def test_a_value_that_only_the_published_profile_has_can_be_changed(copy, key, v
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_everything_again_gives_the_same_bytes_on_two_cores_as_on_one(copy):
     before, lock = read_reports(copy), (copy / "dvc.lock").read_text()
     shutil.rmtree(copy / ".resume")  # nothing is resumed from the first run
@@ -341,7 +342,8 @@ def repro(project: Path, study: str, variables: dict) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.longest
+@pytest.mark.timeout(5000)
 def test_study_a_runs_in_the_published_profile(published):
     project, variables = published
     write_clips(project / "data" / "handwash", performers=3, takes=1, duration=1.2, processes=2)
@@ -368,7 +370,8 @@ def test_study_a_runs_in_the_published_profile(published):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.longest
+@pytest.mark.timeout(5000)
 def test_study_b_runs_in_the_published_profile(published):
     project, variables = published
     params = yaml.safe_load((project / "params.yaml").read_text())

@@ -17,7 +17,7 @@ from health_actions.data.frames import read_index
 from health_actions.learning.recipe import Recipe
 from health_actions.learning.training import Result, Run, train_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Plain gradient descent: Adam makes a small gradient's last digits large ones of a weight. No batch normalisation.
 SETTINGS = {"architecture": "convlstm", "size": 32, "window": 8, "epochs": 3, "batch_size": 4, "learning_rate": 0.05,
