@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from small import make_project, run_handwash, shrink_comparisons
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
 def test_real_clips_are_recognised_from_other_recordings(real_clips, tmp_path):
