@@ -36,9 +36,8 @@ def show_table(table: pd.DataFrame, *, digits: int = 3, **words: str) -> Styler:
         words: column -> its name here, where the usual one is wrong.
     """
     shown = table.reset_index(drop=True)
-    counts = {name: f"{subset} clips" for name, subset in (
-        ("training", "training"), ("validation", "validation"), ("testing", "test"))
-        if name in table and pd.api.types.is_integer_dtype(table[name])}
+    subsets = {"training": "training clips", "validation": "validation clips", "testing": "test clips"}
+    counts = {name: title for name, title in subsets.items() if pd.api.types.is_integer_dtype(table.get(name))}
     words, is_scored = counts | words, "training" in table and "training" not in counts
     grey = table["training"].to_numpy() < FITTED if is_scored else [False] * len(table)
     for low in [name for name in map(str, table.columns) if name == "low" or name.endswith("_low")]:
