@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     runs.append({"measured": datetime.date.today().isoformat(),
                  "commit": ask_git(folder, "rev-parse", "--short", "HEAD"),
                  "processor": read_processor(), **found})
-    write_text(file, "# Runs with other seeds, as benchmarks/other_run.py added them; for notebook 25.\n"
+    write_text(file, "# Runs with other seeds, for notebook 25; benchmarks/other_run.py adds whole ones.\n"
                + yaml.safe_dump(runs, sort_keys=False))
     typer.echo(f"{len(runs)} runs in {file}")
 
